@@ -1,0 +1,131 @@
+"""May one more machine be launched? Pure, in integer cents, always rounded up.
+
+Lambda bills by the started minute. Both caps are checked at launch:
+
+    burn + price                                <= max_price_cents_per_hour
+    spent so far + one hour of (burn + price)   <= max_total_cents
+
+`seconds_left` says for how long what runs still fits the total, for whoever ends it then.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import ceil
+from typing import TypeAlias
+
+from autoscaler.domain import Charge
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """The user's limits; None is none."""
+
+    max_price_cents_per_hour: int | None = None
+    max_total_cents: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_price_cents_per_hour", "max_total_cents"):
+            value: object = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"{name}: {value!r} is not a whole number of cents from 0 upwards")
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    spent_cents: int
+    burn_cents_per_hour: int
+    """With the new machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    reason: str
+
+
+Decision: TypeAlias = Allow | Deny
+
+
+def minutes_billed(charge: Charge, now_s: float) -> int:
+    """Started minutes until `now_s` or the charge's end; a machine costs at least one."""
+    end_s = now_s if charge.ended_s is None else charge.ended_s
+    return max(1, ceil((end_s - charge.started_s) / 60))
+
+
+def spent_cents(charges: Iterable[Charge], now_s: float) -> int | None:
+    """Spend until `now_s`, each machine rounded up to a cent; None if a price is unknown."""
+    total = 0
+    for charge in charges:
+        if charge.price_cents_per_hour is None:
+            return None
+        total += -(-minutes_billed(charge, now_s) * charge.price_cents_per_hour // 60)
+    return total
+
+
+def burn_cents_per_hour(charges: Iterable[Charge]) -> int | None:
+    """What bills now, per hour; None if a price is unknown."""
+    total = 0
+    for charge in charges:
+        if charge.ended_s is not None:
+            continue
+        if charge.price_cents_per_hour is None:
+            return None
+        total += charge.price_cents_per_hour
+    return total
+
+
+def decide(
+    caps: Caps, spent: int | None, burn: int | None, price_cents_per_hour: int | None
+) -> Decision:
+    """`spent` in cents, `burn` in cents an hour, without the candidate; None is unknown."""
+    if price_cents_per_hour is None:
+        return Deny("its price is unknown")
+    if spent is None or burn is None:
+        return Deny("the price of something that runs is unknown")
+    new_burn = burn + price_cents_per_hour
+    hourly, total = caps.max_price_cents_per_hour, caps.max_total_cents
+    if hourly is not None and new_burn > hourly:
+        return Deny(
+            f"it costs {dollars(price_cents_per_hour)}/h, what runs costs {dollars(burn)}/h, and "
+            f"max_price_cents_per_hour allows {dollars(hourly)}/h"
+        )
+    if total is not None and spent + new_burn > total:
+        return Deny(
+            f"{dollars(spent)} are spent, one hour with it costs {dollars(new_burn)}, and "
+            f"max_total_cents allows {dollars(total)}"
+        )
+    return Allow(spent, new_burn)
+
+
+def seconds_left(caps: Caps, charges: list[Charge], now_s: float) -> float | None:
+    """How long what runs may go on until the next started minute would pass the total cap.
+
+    0 when it must end now; None where there is no cap, or nothing runs. An unknown price
+    counts as no time left.
+    """
+    running = [charge for charge in charges if charge.ended_s is None]
+    if caps.max_total_cents is None or not running:
+        return None
+    low, high = 0, 1
+    if not _fits(caps.max_total_cents, charges, now_s):
+        return 0.0
+    # Spend is a staircase of the charges' own minutes: search the last second that fits.
+    while _fits(caps.max_total_cents, charges, now_s + high) and high < 10**9:
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _fits(caps.max_total_cents, charges, now_s + middle):
+            low = middle
+        else:
+            high = middle
+    return float(low)
+
+
+def _fits(cap_cents: int, charges: list[Charge], now_s: float) -> bool:
+    spent = spent_cents(charges, now_s)
+    return spent is not None and spent <= cap_cents
+
+
+def dollars(cents: int) -> str:
+    return f"${cents / 100:,.2f}"

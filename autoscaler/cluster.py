@@ -1,0 +1,256 @@
+"""One cluster as Ray's node provider needs it, without Ray."""
+
+import logging
+from collections import Counter
+from collections.abc import Collection, Mapping
+
+from autoscaler import preflight
+from autoscaler.acquisition import Choice
+from autoscaler.cluster_config import (
+    NodeConfig,
+    ProviderConfig,
+    Section,
+    parse_node_config,
+)
+from autoscaler.creation import Creator
+from autoscaler.domain import Status
+from autoscaler.errors import AutoscalerError, ConfigError, ConflictError
+from autoscaler.gates import Gate
+from autoscaler.head import head_regions, resolve_ssh_key
+from autoscaler.housekeeping import Housekeeper
+from autoscaler.launcher import NodeSpec
+from autoscaler.listing import FRESH_S, Node, NodeList
+from autoscaler.placement import Reason
+from autoscaler.session import Session
+from autoscaler.tags import (
+    KIND_HEAD,
+    NODE_KIND,
+    NODE_STATUS,
+    STATUS_UP_TO_DATE,
+    STATUS_UPDATE_FAILED,
+    USER_NODE_TYPE,
+    mutable_tags,
+)
+from autoscaler.teardown import Teardown
+
+SETUP_TRIES = 3
+"""Ray's autoscaler sets a node up as often before it gives the node up."""
+SETTING_UP = ("waiting-for-ssh", "syncing-files", "setting-up")
+"""Ray's statuses of a node while its updater is at work."""
+CHECKED = "raylambda-checked"
+"""Local tag of a node that has passed its gate: it is not asked again."""
+
+logger = logging.getLogger(__name__)
+
+
+class Cluster:
+    """Thread-safe."""
+
+    def __init__(self, name: str, config: ProviderConfig, session: Session) -> None:
+        self.name = name
+        self.config = config
+        self.session = session
+        self.nodes = NodeList(
+            name,
+            session.client,
+            session.launcher,
+            session.journal,
+            session.ledger,
+            session.tags,
+            session.events,
+            session.clock,
+        )
+        self._creator = Creator(session, self.nodes)
+        self._housekeeper = Housekeeper(name, session, self.nodes, config.caps)
+        self._failures: Counter[str] = Counter()
+        self._ssh_key_name: str | None = config.ssh_key_name if config.on_head else None
+        self._is_checked = False
+
+    # What there is
+
+    def visible(self, filters: Mapping[str, str]) -> list[str]:
+        """Nodes for Ray's autoscaler. Raises AutoscalerError when nothing can be known."""
+        if self.nodes.refresh():
+            self._keep_house()
+        return [
+            node_id
+            for node_id, node in self.nodes.all().items()
+            if node.tags is not None and _matches(node.tags, filters)
+        ]
+
+    def for_teardown(self, filters: Mapping[str, str]) -> list[str]:
+        """Everything that bills, as of a fresh list: quarantined and unhealthy machines too."""
+        self.nodes.refresh()
+        return [
+            node_id
+            for node_id, node in self.nodes.all().items()
+            if _matches(node.tags or {NODE_KIND: node.kind}, filters)
+        ]
+
+    def find(self, node_id: str, *, wait: bool = False) -> Node | None:
+        """A node as last seen, None once it is gone; with `wait`, after a fresh look.
+
+        Never raises for an API that is away: the last look stands.
+        """
+        node = self.nodes.get(node_id)
+        if node is None or wait:
+            try:
+                self.nodes.refresh(FRESH_S)
+            except AutoscalerError as error:
+                logger.debug("no fresh look at %s: %s", node_id, error)
+            node = self.nodes.get(node_id)
+        return node
+
+    def head_ip(self) -> str | None:
+        heads = [node for node in self.nodes.all().values() if node.kind == KIND_HEAD]
+        return next((n.instance.private_ip for n in heads if n.instance.private_ip), None)
+
+    # What is made
+
+    def create_workers(self, section: Section, tags: Mapping[str, str], count: int) -> list[str]:
+        """The new ids. Unless there are `count`, raises why, no sooner than `creation.HOLD_S`."""
+        with self._creator.held(self.name, tags, count) as made:
+            node = parse_node_config(section, tags.get(USER_NODE_TYPE, ""))
+            regions = self.config.regions_for(node)
+            if not regions:
+                raise ConfigError(
+                    f"node_config.regions: the cluster is in {', '.join(self.config.regions)}, "
+                    f"this node type may only be in {', '.join(node.regions)}"
+                )
+            choice = Choice(node.instance_types, regions, self.config.caps)
+            self._creator.create_workers(self._spec(node, tags), choice, count, made)
+        return made
+
+    def create_head(self, section: Section, tags: Mapping[str, str]) -> str:
+        """Checks everything against Lambda first. Raises AutoscalerError; nothing is left then."""
+        node = parse_node_config(section, tags.get(USER_NODE_TYPE, ""))
+        self.nodes.refresh(0.0)
+        if running := [id_ for id_, n in self.nodes.all().items() if n.kind == KIND_HEAD]:
+            raise ConflictError(f"cluster {self.name!r} has a head already: {running[0]}")
+        regions = self.check()
+        ranked = head_regions(
+            self.config,
+            node,
+            regions,
+            self.session.catalog.current(),
+            self.session.stockouts.all(),
+        )
+        spec = self._spec(node, tags)
+        return self._creator.create_head(spec, node.instance_types, ranked, self.config.caps)
+
+    def check(self) -> tuple[str, ...]:
+        """Compares the YAML with what Lambda has; returns the regions that serve."""
+        self._is_checked = True
+        return preflight.check(self.config, self.session.client, self.session.catalog.current())
+
+    def settle_for_head(self) -> tuple[str, str]:
+        """(region, name of the SSH key) for the head's own configuration.
+
+        A cluster that is up already is checked here, before its head learns of the new YAML.
+        """
+        self.nodes.refresh()
+        heads = [n for n in self.nodes.all().values() if n.kind == KIND_HEAD]
+        if not heads:
+            raise ConflictError(f"cluster {self.name!r} has no head")
+        if not self._is_checked:
+            self.check()
+        return heads[0].instance.region, self._key_name()
+
+    def _spec(self, node: NodeConfig, tags: Mapping[str, str]) -> NodeSpec:
+        return NodeSpec(
+            cluster=self.name,
+            ray_tags=dict(tags),
+            ssh_key_name=self._key_name(),
+            image_family=node.image,
+            file_system_names=tuple(dict.fromkeys((*self.config.filesystems, *node.filesystems))),
+        )
+
+    def _key_name(self) -> str:
+        if self._ssh_key_name is None:
+            self._ssh_key_name = resolve_ssh_key(self.config, self.session.client)
+        return self._ssh_key_name
+
+    # What is ended
+
+    def terminate(self, node_ids: Collection[str], why: str = "Ray asked") -> None:
+        """Idempotent; does not raise. What fails is tried again with the next list."""
+        self._housekeeper.end(node_ids, why)
+
+    def end(self) -> Teardown:
+        """Ends everything of the cluster and verifies it. See `ClusterEnd.terminate_all`."""
+        done = self.session.cluster_end.terminate_all(self.name)
+        self.nodes.drop(done.ended)
+        return done
+
+    def _keep_house(self) -> None:
+        self._housekeeper.end_again()
+        if not self.config.on_head or self._housekeeper.enforce_budget():
+            return
+        for node_id, why in self._housekeeper.unfit().items():
+            self.report_unfit(node_id, why)
+
+    # What becomes of a node
+
+    def set_tags(self, node_id: str, tags: Mapping[str, str]) -> None:
+        """Merges the tags that change; Ray's verdict on a node's setup is acted upon."""
+        self.nodes.merge_tags(node_id, mutable_tags(tags))
+        status = tags.get(NODE_STATUS)
+        if status == STATUS_UPDATE_FAILED:
+            self._setup_failed(node_id)
+        elif status == STATUS_UP_TO_DATE:
+            self._failures.pop(node_id, None)
+
+    def gate(self, node_id: str) -> Gate | None:
+        """What to check on a node that is being set up; None for one in use, or that has passed."""
+        node = self.find(node_id)
+        local = self.session.tags.of(node_id)
+        if node is None or local.get(CHECKED) or local.get(NODE_STATUS) not in SETTING_UP:
+            return None
+        head_ip = None if node.kind == KIND_HEAD else self.head_ip()
+        return Gate(node.instance.instance_type.gpus, head_ip)
+
+    def report_fit(self, node_id: str) -> None:
+        """The node has passed its gate: its place is proven good."""
+        self.session.tags.merge(node_id, {CHECKED: "passed"})
+        if node := self.nodes.get(node_id):
+            self.session.stockouts.clear(node.instance.place)
+
+    def report_unfit(self, node_id: str, reason: str) -> None:
+        """Ends the node and keeps away from its place for a while. Idempotent."""
+        node = self.nodes.get(node_id)
+        if node is None:
+            return
+        place = node.instance.place
+        self.session.stockouts.close(place, Reason.SUSPECT, self.session.clock(), advertised=True)
+        self.session.events.write(
+            "node-unfit",
+            cluster=self.name,
+            instance=node_id,
+            type=place.instance_type,
+            region=place.region,
+            reason=reason,
+        )
+        logger.warning("%s (%s) is unfit and ends: %s", node_id, place, reason)
+        self.terminate([node_id], reason)
+
+    def _setup_failed(self, node_id: str) -> None:
+        node = self.nodes.get(node_id)
+        if node is None:
+            return
+        self._failures[node_id] += 1
+        failures = self._failures[node_id]
+        self.session.events.write(
+            "setup-failed",
+            cluster=self.name,
+            instance=node_id,
+            type=node.instance.instance_type.name,
+            region=node.instance.region,
+            tries=failures,
+        )
+        never_up = node.instance.status in (Status.BOOTING, Status.UNKNOWN)
+        if never_up or (node.kind != KIND_HEAD and failures >= SETUP_TRIES):
+            self.report_unfit(node_id, "its setup failed" if not never_up else "it never came up")
+
+
+def _matches(tags: Mapping[str, str], filters: Mapping[str, str]) -> bool:
+    return all(tags.get(key) == value for key, value in filters.items())

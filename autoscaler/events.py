@@ -1,0 +1,77 @@
+"""The event log: one JSON object a line, for people and for `raylambda status`.
+
+`~/.raylambda/events.jsonl` (0600) is appended to by every process of this machine, each line
+in one write. It is kept to two files of bounded size.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+MAX_FILE_BYTES = 5 * 1024 * 1024
+"""About 25,000 events; the file before it is kept beside it."""
+
+Field = str | int | float | bool | None
+
+
+class EventLog:
+    """Thread-safe. A disk that is full loses events, never a launch or a termination."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._said: dict[str, tuple[Field, ...]] = {}
+
+    def write(self, event: str, **fields: Field) -> None:
+        """Appends one event; absent (None) fields are left out."""
+        known = {name: value for name, value in fields.items() if value is not None}
+        record = {"time": round(self._clock(), 3), "event": event, **known}
+        line = (json.dumps(record, ensure_ascii=False) + "\n").encode()
+        with self._lock:
+            try:
+                self._append(line)
+            except OSError:
+                return
+
+    def write_change(self, topic: str, event: str, **fields: Field) -> bool:
+        """Writes only if the fields differ from the last of this topic; returns whether it did.
+
+        For what is true for a while and found again every few seconds.
+        """
+        said = (event, *(value for _, value in sorted(fields.items())))
+        with self._lock:
+            if self._said.get(topic) == said:
+                return False
+            self._said[topic] = said
+        self.write(event, **fields)
+        return True
+
+    def tail(self, count: int) -> list[dict[str, Field]]:
+        """The last events, oldest first; a line cut off by a crash is passed over."""
+        try:
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
+        except FileNotFoundError:
+            return []
+        events: list[dict[str, Field]] = []
+        for line in lines:
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                continue
+        return events
+
+    def _append(self, line: bytes) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            size_bytes = os.fstat(descriptor).st_size
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+        if size_bytes + len(line) > MAX_FILE_BYTES:
+            # Two processes may do this at once: the second rename then keeps a short file.
+            os.replace(self.path, self.path.with_suffix(".1.jsonl"))

@@ -1,0 +1,55 @@
+"""Is a new machine fit? Asked over ssh, before Ray or anything else runs on it.
+
+New machines have come up as active with GPUs missing, and with a CUDA that does not start
+(its fabric manager not ready); Ray would take them as whole and every task on them would fail.
+The check is one small program that needs nothing but the machine's own Python.
+"""
+
+import base64
+import inspect
+import json
+import re
+from dataclasses import dataclass
+
+from autoscaler import gate_program
+from autoscaler.errors import ProtocolError
+
+CUDA_WAIT_S = 90
+"""A new 8-GPU machine's fabric manager may need a minute after the machine is reachable."""
+HEAD_PORTS = (6379, 22)
+_VERDICT = re.compile(r"raylambda-gate (\{.*\})")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a machine must have. `head_ip` is the head's private address, None for the head."""
+
+    gpus: int
+    head_ip: str | None = None
+
+    def command(self) -> str:
+        """A shell command that prints the verdict and exits with 0 whatever it is."""
+        program = base64.b64encode(inspect.getsource(gate_program).encode()).decode()
+        wanted = json.dumps(
+            {
+                "gpus": self.gpus,
+                "head_ip": self.head_ip,
+                "head_ports": HEAD_PORTS,
+                "cuda_wait_s": CUDA_WAIT_S,
+            }
+        )
+        argument = base64.b64encode(wanted.encode()).decode()
+        return f"echo {program} | base64 -d | python3 - {argument}"
+
+
+def read_verdict(output: str) -> str | None:
+    """Why the machine is unfit, in one line; None if it is fit.
+
+    Raises ProtocolError when the output holds no verdict: then nothing is known.
+    """
+    found = _VERDICT.findall(output)
+    try:
+        problem = json.loads(found[-1])["problem"]
+    except (IndexError, ValueError, KeyError, TypeError):
+        raise ProtocolError("the machine's check gave no verdict") from None
+    return None if problem is None else " ".join(str(problem).split())[:200]

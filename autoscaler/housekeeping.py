@@ -1,0 +1,107 @@
+"""What nobody asks for and must be done: the head looks after its cluster with every list.
+
+Ray gives up a node that boots too long only after an hour, and never one it cannot see; a
+termination that failed is to be sent again; and when the money is gone, everything ends.
+"""
+
+import threading
+from collections.abc import Collection
+
+from autoscaler.budget import Caps, dollars, seconds_left
+from autoscaler.domain import Instance, Status
+from autoscaler.listing import Node, NodeList
+from autoscaler.session import Session
+from autoscaler.tags import KIND_HEAD, created_s
+
+BOOT_S = 1200.0
+MULTI_GPU_BOOT_S = 2100.0
+"""Boots of 3 to 5 minutes are usual, of 10 to 15 with several GPUs."""
+ADDRESS_S = 180.0
+"""An active machine without a private address by then is in a region that has none."""
+QUARANTINE_S = 300.0
+"""Tags may come late; a worker without them after this is of no use to anyone."""
+BUDGET_MARGIN_S = 30.0
+"""The spend is looked at every few seconds, and a termination takes some to be sent."""
+
+
+class Housekeeper:
+    """Thread-safe."""
+
+    def __init__(self, cluster: str, session: Session, nodes: NodeList, caps: Caps) -> None:
+        self._cluster = cluster
+        self._session = session
+        self._nodes = nodes
+        self._caps = caps
+        self._lock = threading.Lock()
+        self._since_s: dict[tuple[str, str], float] = {}
+        self._to_end: dict[str, str] = {}
+
+    def end(self, node_ids: Collection[str], why: str) -> None:
+        """Ends nodes; what fails is tried again with the next list. Does not raise."""
+        ended = self._session.terminator.terminate(node_ids, why)
+        self._nodes.drop(ended.gone)
+        with self._lock:
+            for node_id in ended.gone:
+                self._to_end.pop(node_id, None)
+            self._to_end |= dict.fromkeys(ended.failed, why)
+
+    def end_again(self) -> None:
+        """Sends the terminations that have failed so far."""
+        with self._lock:
+            pending = dict(self._to_end)
+        for why in dict.fromkeys(pending.values()):
+            self.end([id_ for id_, reason in pending.items() if reason == why], why)
+
+    def unfit(self) -> dict[str, str]:
+        """Workers that are not becoming nodes, with the reason."""
+        now_s = self._session.clock()
+        nodes = self._nodes.all()
+        self._forget(nodes.keys())
+        found: dict[str, str] = {}
+        for node_id, node in nodes.items():
+            if node.kind != KIND_HEAD and (why := self._problem(node, now_s)):
+                found[node_id] = why
+        return found
+
+    def _problem(self, node: Node, now_s: float) -> str | None:
+        instance = node.instance
+        if node.tags is None:
+            if self._lasts(instance, "quarantined", now_s) > QUARANTINE_S:
+                return "its tags are incomplete"
+            return None
+        if instance.status is Status.ACTIVE:
+            if instance.private_ip is None and self._lasts(instance, "active", now_s) > ADDRESS_S:
+                return f"no private address after {ADDRESS_S:.0f} s"
+            return None
+        limit_s = MULTI_GPU_BOOT_S if instance.instance_type.gpus > 1 else BOOT_S
+        launched_s = created_s(instance) or now_s
+        has_run = instance.private_ip is not None and instance.status is Status.UNHEALTHY
+        if not has_run and now_s - launched_s > limit_s:
+            return f"still {instance.status} {limit_s / 60:.0f} minutes after its launch"
+        return None
+
+    def _lasts(self, instance: Instance, what: str, now_s: float) -> float:
+        with self._lock:
+            return now_s - self._since_s.setdefault((instance.id, what), now_s)
+
+    def _forget(self, alive: Collection[str]) -> None:
+        with self._lock:
+            self._since_s = {key: at for key, at in self._since_s.items() if key[0] in alive}
+
+    def enforce_budget(self) -> bool:
+        """Ends the whole cluster, the head last, before its total cap is passed."""
+        charges = self._session.journal.commitments(self._cluster)
+        left_s = seconds_left(self._caps, charges, self._session.clock())
+        if left_s is None or left_s > BUDGET_MARGIN_S:
+            return False
+        cap = dollars(self._caps.max_total_cents or 0)
+        self._session.events.write_change(
+            f"budget-end {self._cluster}",
+            "budget-exhausted",
+            cluster=self._cluster,
+            reason=f"max_total_cents ({cap}) would be passed within {BUDGET_MARGIN_S:.0f} s",
+        )
+        nodes = self._nodes.all()
+        ordered = sorted(nodes, key=lambda id_: (nodes[id_].kind == KIND_HEAD, id_))
+        self.end(ordered, f"max_total_cents ({cap}) is spent")
+        return True

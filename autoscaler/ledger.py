@@ -1,0 +1,118 @@
+"""The spend ledger: what each machine of a cluster costs, as far as this machine knows.
+
+The machine that ran `ray up` knows the head, the head knows its workers; Lambda's own bill
+is the truth. A run is a cluster from its first machine to its verified end: then its charges
+are closed, and the next run of the same name starts from zero.
+"""
+
+import sqlite3
+from collections.abc import Collection, Iterable
+
+from autoscaler.domain import Charge, Instance, Place
+from autoscaler.state import State
+from autoscaler.tags import created_s
+
+_START = (
+    "INSERT INTO charges (instance_id, cluster, instance_type, region, price_cents_per_hour, "
+    "started_s) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (instance_id) DO UPDATE SET "
+    "price_cents_per_hour = COALESCE(price_cents_per_hour, excluded.price_cents_per_hour)"
+)
+_END = "UPDATE charges SET ended_s = ? WHERE instance_id = ? AND ended_s IS NULL"
+
+
+class Ledger:
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def start(
+        self,
+        cluster: str,
+        instance_id: str,
+        place: Place,
+        price_cents_per_hour: int | None,
+        started_s: float,
+    ) -> None:
+        """Idempotent: the first start and the first known price of an instance count."""
+        with self._state.transaction() as connection:
+            connection.execute(
+                _START, _row(cluster, instance_id, place, price_cents_per_hour, started_s)
+            )
+
+    def observe(self, cluster: str, instances: Iterable[Instance], now_s: float) -> None:
+        """Takes over what a list shows of the cluster: machines launched elsewhere, and ends.
+
+        A machine that is missing from the list is not ended here: lists leave some out.
+        """
+        with self._state.reading() as connection:
+            rows = connection.execute(
+                "SELECT instance_id, ended_s FROM charges WHERE cluster = ?", (cluster,)
+            ).fetchall()
+        has_ended = {row["instance_id"]: row["ended_s"] is not None for row in rows}
+        started: list[tuple[object, ...]] = []
+        ended: list[tuple[object, ...]] = []
+        for instance in instances:
+            if instance.id not in has_ended and not instance.status.is_leaving:
+                price = instance.instance_type.price_cents_per_hour
+                started_s = created_s(instance)
+                started_s = now_s if started_s is None else min(started_s, now_s)
+                started.append(_row(cluster, instance.id, instance.place, price, started_s))
+            elif instance.status.is_leaving and has_ended.get(instance.id) is False:
+                ended.append((now_s, instance.id))
+        if started or ended:
+            with self._state.transaction() as connection:
+                connection.executemany(_START, started)
+                connection.executemany(_END, ended)
+
+    def end(self, instance_ids: Collection[str], now_s: float) -> None:
+        """Idempotent: the first end counts; an unknown instance is passed over."""
+        if instance_ids:
+            with self._state.transaction() as connection:
+                connection.executemany(_END, [(now_s, id_) for id_ in instance_ids])
+
+    def charges(self, cluster: str) -> list[Charge]:
+        """Of the present run."""
+        with self._state.reading() as connection:
+            return _charges(connection, cluster)
+
+    def clusters(self) -> list[str]:
+        """Those with charges in their present run."""
+        with self._state.reading() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT cluster FROM charges WHERE closed = 0 ORDER BY cluster"
+            ).fetchall()
+        return [row["cluster"] for row in rows]
+
+    def running_ids(self, cluster: str) -> list[str]:
+        """Instances of the present run that bill, as far as we know."""
+        with self._state.reading() as connection:
+            rows = connection.execute(
+                "SELECT instance_id FROM charges WHERE cluster = ? AND ended_s IS NULL "
+                "ORDER BY started_s, instance_id",
+                (cluster,),
+            ).fetchall()
+        return [row["instance_id"] for row in rows]
+
+    def close_run(self, cluster: str) -> list[Charge]:
+        """After a verified end: returns the run's charges and starts the next run at zero."""
+        with self._state.transaction() as connection:
+            charges = _charges(connection, cluster)
+            connection.execute(
+                "UPDATE charges SET closed = 1 WHERE cluster = ? AND ended_s IS NOT NULL",
+                (cluster,),
+            )
+        return charges
+
+
+def _row(
+    cluster: str, instance_id: str, place: Place, price: int | None, started_s: float
+) -> tuple[object, ...]:
+    return instance_id, cluster, place.instance_type, place.region, price, started_s
+
+
+def _charges(connection: sqlite3.Connection, cluster: str) -> list[Charge]:
+    rows = connection.execute(
+        "SELECT price_cents_per_hour, started_s, ended_s FROM charges "
+        "WHERE cluster = ? AND closed = 0 ORDER BY started_s, instance_id",
+        (cluster,),
+    ).fetchall()
+    return [Charge(*row) for row in rows]

@@ -1,0 +1,256 @@
+"""Ray's node provider for Lambda Cloud: `provider.module: autoscaler.provider.LambdaNodeProvider`.
+
+Thin: everything is done by `autoscaler.cluster`, `autoscaler.bootstrap` and `autoscaler.runner`;
+here Ray's calls become theirs, and their errors become Ray's.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar
+
+import click
+from ray.autoscaler._private.cli_logger import cli_logger
+from ray.autoscaler._private.command_runner import DockerCommandRunner
+from ray.autoscaler.command_runner import CommandRunnerInterface
+from ray.autoscaler.node_launch_exception import NodeLaunchException
+from ray.autoscaler.node_provider import NodeProvider
+
+from autoscaler import bootstrap
+from autoscaler.budget import dollars, spent_cents
+from autoscaler.cluster import Cluster
+from autoscaler.cluster_config import PUBLIC_KEY, parse_provider
+from autoscaler.cluster_files import cluster_files
+from autoscaler.domain import Status
+from autoscaler.errors import AutoscalerError
+from autoscaler.log_filters import quieten_ray
+from autoscaler.runner import GatedSSHCommandRunner
+from autoscaler.session import Session, open_session
+from autoscaler.tags import KIND_HEAD, NODE_KIND
+
+P = ParamSpec("P")
+R = TypeVar("R")
+MAX_CATEGORY_CHARS = 20
+"""Ray shows a launch failure's category in a narrow column."""
+
+quieten_ray()
+
+
+class ProviderError(click.ClickException):
+    """An error of ours on its way through Ray: one line and our exit code in Ray's commands."""
+
+    def __init__(self, error: AutoscalerError) -> None:
+        super().__init__(str(error))
+        # Click reads it from the instance, though it declares it for the class.
+        self.exit_code = error.exit_code  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def rays_error(method: Callable[P, R]) -> Callable[P, R]:
+    @wraps(method)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except AutoscalerError as error:
+            raise ProviderError(error) from error
+
+    return guarded
+
+
+class LambdaNodeProvider(NodeProvider):
+    """Thread-safe. The constructor reads nothing and sends nothing."""
+
+    def __init__(
+        self,
+        provider_config: dict[str, Any],
+        cluster_name: str,
+        session: Session | None = None,
+    ) -> None:
+        """`session` is for those who bring their own; else this machine's is opened when needed."""
+        super().__init__(provider_config, cluster_name)
+        self._session = session
+        self._opened: Cluster | None = None
+        self._opening = threading.Lock()
+
+    @property
+    def cluster(self) -> Cluster:
+        """Opened at the first use. Raises AutoscalerError; the next use tries again.
+
+        On the laptop it writes the cluster's files anew: Ray may have taken the configuration
+        that names them from a cache that is older than the last `ray down`, or the last key.
+        """
+        with self._opening:
+            if self._opened is None:
+                config = parse_provider(self.provider_config)
+                session = self._session or open_session()
+                if self._session is None and PUBLIC_KEY in self.provider_config:
+                    bootstrap.write_files(self.cluster_name, session.key, session.url)
+                self._opened = Cluster(self.cluster_name, config, session)
+            return self._opened
+
+    # Reading
+
+    @rays_error
+    def non_terminated_nodes(self, tag_filters: Mapping[str, str]) -> list[str]:
+        return self.cluster.visible(tag_filters)
+
+    @rays_error
+    def nodes_for_teardown(self, tag_filters: Mapping[str, str]) -> list[str]:
+        return self.cluster.for_teardown(tag_filters)
+
+    @rays_error
+    def is_running(self, node_id: str) -> bool:
+        node = self.cluster.find(node_id)
+        if node is None:
+            return False
+        instance = node.instance
+        return instance.status is Status.ACTIVE and bool(instance.ip and instance.private_ip)
+
+    @rays_error
+    def is_terminated(self, node_id: str) -> bool:
+        return self.cluster.find(node_id, wait=True) is None
+
+    @rays_error
+    def node_tags(self, node_id: str) -> dict[str, str]:
+        """Of a node that has just gone: its last; {} for one that was never there."""
+        node = self.cluster.nodes.recall(node_id) or self.cluster.find(node_id)
+        return dict(node.tags or node.instance.tags) if node else {}
+
+    @rays_error
+    def external_ip(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, node_id: str
+    ) -> str | None:
+        """None while unknown, as Ray's callers expect, whatever it declares."""
+        node = self.cluster.nodes.recall(node_id)
+        if node is None or node.instance.ip is None:
+            node = self.cluster.find(node_id, wait=True)
+        return node.instance.ip if node else None
+
+    @rays_error
+    def internal_ip(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, node_id: str
+    ) -> str | None:
+        """None while unknown, as Ray's callers expect, whatever it declares."""
+        node = self.cluster.nodes.recall(node_id)
+        if node is None or node.instance.private_ip is None:
+            node = self.cluster.find(node_id, wait=True)
+        return node.instance.private_ip if node else None
+
+    @rays_error
+    def safe_to_scale(self) -> bool:
+        """False while the list is an old one: nothing is to be decided upon it."""
+        return not self.cluster.nodes.is_stale
+
+    # Changing
+
+    def create_node(
+        self, node_config: dict[str, Any], tags: dict[str, str], count: int
+    ) -> dict[str, Any]:
+        """The new nodes by id. Raises unless there are `count`; those that were made live on."""
+        if tags.get(NODE_KIND) == KIND_HEAD:
+            return {self._create_head(node_config, tags): {}}
+        try:
+            made = self.cluster.create_workers(node_config, tags, count)
+        except AutoscalerError as error:
+            category = type(error).__name__.removesuffix("Error")[:MAX_CATEGORY_CHARS]
+            raise NodeLaunchException(category, str(error), None) from error
+        return {node_id: {} for node_id in made}
+
+    def create_node_with_resources_and_labels(
+        self,
+        node_config: dict[str, Any],
+        tags: dict[str, str],
+        count: int,
+        resources: dict[str, float],
+        labels: dict[str, str],
+    ) -> dict[str, Any]:
+        return self.create_node(node_config, tags, count)
+
+    @rays_error
+    def _create_head(self, node_config: dict[str, Any], tags: dict[str, str]) -> str:
+        return self.cluster.create_head(node_config, tags)
+
+    @rays_error
+    def set_node_tags(self, node_id: str, tags: dict[str, str]) -> None:
+        self.cluster.set_tags(node_id, tags)
+
+    @rays_error
+    def terminate_node(self, node_id: str) -> None:
+        self.cluster.terminate([node_id])
+
+    @rays_error
+    def terminate_nodes(self, node_ids: list[str]) -> None:
+        self.cluster.terminate(node_ids)
+
+    def report_unfit(self, node_id: str, reason: str) -> None:
+        """For a node that cannot serve: it ends, and its place is left alone for a while."""
+        self.cluster.report_unfit(node_id, reason)
+
+    def cleanup_cluster_resources(self) -> None:
+        """The end of `ray down`: verifies that nothing bills, and removes the cluster's files.
+
+        Ray would take an exception for a detail; what may still bill ends the command.
+        """
+        try:
+            done = self.cluster.end()
+        except AutoscalerError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(error.exit_code)
+        spent = spent_cents(done.charges, self.cluster.session.clock())
+        cost = "an unknown sum" if spent is None else f"about {dollars(spent)}"
+        cli_logger.success(
+            "0 instances of {} are running, verified in {:.0f} s. This run cost {}.",
+            self.cluster_name,
+            done.took_s,
+            cost,
+        )
+        cluster_files(self.cluster_name).remove()
+        if cache := self.provider_config.get("_config_cache_path"):
+            Path(cache).unlink(missing_ok=True)
+
+    # Commands on nodes
+
+    def get_command_runner(
+        self,
+        log_prefix: str,
+        node_id: str,
+        auth_config: dict[str, Any],
+        cluster_name: str,
+        process_runner: ModuleType,
+        use_internal_ip: bool,
+        docker_config: dict[str, Any] | None = None,
+    ) -> CommandRunnerInterface:
+        common = {
+            "log_prefix": log_prefix,
+            "node_id": node_id,
+            "provider": self,
+            "auth_config": auth_config,
+            "cluster_name": cluster_name,
+            "process_runner": process_runner,
+            "use_internal_ip": use_internal_ip,
+        }
+        ssh = GatedSSHCommandRunner(self.cluster, **common)
+        if docker_config and docker_config.get("container_name"):
+            docker = DockerCommandRunner(docker_config, **common)
+            # The gate is the machine's, not the container's.
+            docker.ssh_command_runner = ssh
+            return docker
+        return ssh
+
+    # The YAML
+
+    @staticmethod
+    def fillout_available_node_types_resources(cluster_config: dict[str, Any]) -> dict[str, Any]:
+        return bootstrap.fill_resources(cluster_config)
+
+    @staticmethod
+    @rays_error
+    def bootstrap_config(cluster_config: dict[str, Any]) -> dict[str, Any]:
+        return bootstrap.bootstrap(cluster_config)
+
+    @rays_error
+    def prepare_for_head_node(self, cluster_config: dict[str, Any]) -> dict[str, Any]:
+        region, ssh_key_name = self.cluster.settle_for_head()
+        return bootstrap.prepare_for_head(cluster_config, region, ssh_key_name)

@@ -1,0 +1,82 @@
+"""Ray's ssh, with our gate before the first command on a new node, and a shutdown that ends it."""
+
+import logging
+from typing import Any, Protocol, cast
+
+import click
+from ray.autoscaler._private.command_runner import SSHCommandRunner
+
+from autoscaler.errors import ProtocolError
+from autoscaler.forwarding import with_token
+from autoscaler.gates import Gate, read_verdict
+
+SHUTDOWN = "sudo shutdown -h now"
+"""What Ray ends a machine with. Lambda goes on billing a machine that is shut down."""
+END_CLUSTER = '"$(dirname "$(command -v ray)")/python" -m autoscaler.self_termination'
+PROBE = "uptime"
+"""Ray's own first command: it asks whether ssh is up."""
+
+logger = logging.getLogger(__name__)
+
+
+class NodeGates(Protocol):
+    def gate(self, node_id: str) -> Gate | None: ...
+
+    def report_fit(self, node_id: str) -> None: ...
+
+    def report_unfit(self, node_id: str, reason: str) -> None: ...
+
+
+class GateError(click.ClickException):
+    """The node is unfit. Ray's updater shows `cmd`, `returncode` and `stderr`, no traceback."""
+
+    cmd = "check of GPUs and network"
+    returncode = 1
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the node is unfit and was ended: {reason}")
+        self.stderr = reason
+
+
+class GatedSSHCommandRunner(SSHCommandRunner):
+    """`is_new` says whether the node is being set up: nodes in use are not checked again."""
+
+    def __init__(self, gates: NodeGates, **ray_arguments: Any) -> None:
+        super().__init__(**ray_arguments)
+        self._gates = gates
+        self._node = str(ray_arguments["node_id"])
+        self._cluster = str(ray_arguments["cluster_name"])
+        self._is_open = False
+
+    def run(self, cmd: str | None = None, *args: Any, **options: Any) -> Any:
+        if cmd != PROBE:
+            self._pass_gate()
+        if options.pop("shutdown_after_run", False):
+            cmd = f"{cmd}; {END_CLUSTER}"
+        if cmd:
+            cmd = cmd.replace(SHUTDOWN, END_CLUSTER)
+        with with_token(options.get("port_forward"), self._cluster) as forwards:
+            if forwards is not None:
+                options["port_forward"] = forwards
+            return super().run(cmd, *args, **options)
+
+    def run_rsync_up(self, source: str, target: str, options: Any = None) -> None:
+        self._pass_gate()
+        super().run_rsync_up(source, target, options=options)
+
+    def _pass_gate(self) -> None:
+        if self._is_open:
+            return
+        gate = self._gates.gate(self._node)
+        if gate is not None:
+            # Bytes, whatever Ray declares.
+            output = cast(bytes, super().run(gate.command(), with_output=True))
+            try:
+                problem = read_verdict(output.decode(errors="replace"))
+            except ProtocolError as error:
+                raise click.ClickException(str(error)) from None
+            if problem is not None:
+                self._gates.report_unfit(self._node, problem)
+                raise GateError(problem)
+            self._gates.report_fit(self._node)
+        self._is_open = True

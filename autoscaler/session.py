@@ -1,0 +1,103 @@
+"""Everything that speaks to Lambda for one account on one machine, wired once.
+
+The parts share the account's rate and the machine's state file with every other session of
+this machine, whatever process it lives in.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoscaler.acquisition import Acquirer
+from autoscaler.catalog import CatalogSource
+from autoscaler.client import LambdaClient
+from autoscaler.credentials import ApiKey, api_url, home_dir, load_api_key, on_head
+from autoscaler.events import EventLog
+from autoscaler.journal import Journal
+from autoscaler.launcher import Launcher
+from autoscaler.ledger import Ledger
+from autoscaler.pacing import Pacer, Turn
+from autoscaler.state import State, TagStore
+from autoscaler.stockouts import Stockouts
+from autoscaler.teardown import ClusterEnd
+from autoscaler.termination import Terminator
+from autoscaler.transport import Transport
+
+if TYPE_CHECKING:
+    from requests.adapters import BaseAdapter
+
+
+class Session:
+    """Sends nothing by itself. `clock` is in epoch seconds; the parts are thread-safe.
+
+    `turn` is the machine's in the account's rate; without one it has the rate to itself.
+    """
+
+    def __init__(
+        self,
+        key: ApiKey,
+        url: str,
+        home: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        turn: Turn | None = None,
+        adapter: "BaseAdapter | None" = None,
+        durable: bool = True,
+    ) -> None:
+        self.key = key
+        self.url = url
+        self.home = home
+        self.clock = clock
+        self.sleep = sleep
+        state = State(home / "state.db", durable=durable)
+        self.events = EventLog(home / "events.jsonl", clock)
+        pacer = Pacer(state, key.account, turn=turn, clock=clock, sleep=sleep)
+        transport = Transport(key, url, pacer, sleep=sleep, adapter=adapter)
+        self.client = LambdaClient(transport)
+        self.tags = TagStore(state)
+        self.journal = Journal(state)
+        self.ledger = Ledger(state)
+        self.stockouts = Stockouts(state, key.account)
+        self.catalog = CatalogSource(self.client, clock)
+        self.terminator = Terminator(self.client, self.ledger, self.events, clock)
+        self.launcher = Launcher(
+            self.client,
+            self.journal,
+            self.ledger,
+            self.terminator,
+            self.events,
+            key.account,
+            clock=clock,
+            sleep=sleep,
+        )
+        self.acquirer = Acquirer(
+            self.client,
+            self.catalog,
+            self.stockouts,
+            self.journal,
+            self.launcher,
+            self.events,
+            clock=clock,
+            sleep=sleep,
+        )
+        self.cluster_end = ClusterEnd(
+            self.client,
+            self.journal,
+            self.ledger,
+            self.launcher,
+            self.terminator,
+            self.events,
+            clock=clock,
+            sleep=sleep,
+        )
+
+
+def open_session() -> Session:
+    """With this machine's key, address, state and turn.
+
+    Raises AuthError, ConfigError, StateError.
+    """
+    turn = Turn.HEAD if on_head() else Turn.LAPTOP
+    return Session(load_api_key(), api_url(), home_dir(), turn=turn)

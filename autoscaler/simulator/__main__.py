@@ -1,0 +1,7 @@
+"""`python -m autoscaler.simulator`."""
+
+import sys
+
+from autoscaler.simulator.command import main
+
+sys.exit(main())

@@ -1,0 +1,161 @@
+"""How the simulated account behaves. What Lambda does not document is a field here."""
+
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+Range = tuple[float, float]
+"""(least, most); values are drawn evenly between them."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """An offering's opening time, in cloud seconds since the cloud began.
+
+    `instance_type` and `region` are shell patterns (`gpu_*`, `*`). An offering that any
+    window matches has capacity inside its windows only.
+    """
+
+    instance_type: str
+    region: str
+    opens_s: float
+    closes_s: float
+
+
+def _boots() -> dict[str, Range]:
+    return {"cpu": (60, 120), "single": (180, 330), "multi": (600, 900)}
+
+
+@dataclass(frozen=True)
+class CloudConfig:
+    """The account and its region of the world; the defaults are what has been reported.
+
+    Durations and times are cloud seconds, chances are between 0 and 1. ValueError names the
+    field that cannot be.
+    """
+
+    seed: int = 0
+    """Every draw derives from it: the same calls at the same times get the same answers."""
+    api_keys: tuple[str, ...] = ("sim",)
+    """The keys that open the account."""
+
+    # Boot and end of an instance
+    boot_s: dict[str, Range] = field(default_factory=_boots)
+    """Launch to `active`, by size: `cpu`, `single` (one GPU), `multi`."""
+    ip_at: Range = (0.3, 0.6)
+    """Share of the boot after which the addresses are known."""
+    regions_without_private_ip: tuple[str, ...] = ("us-south-1",)
+    """Regions whose instances never show a `private_ip`."""
+    terminating_s: Range = (10, 60)
+    """How long `terminating` lasts."""
+    terminated_listed_s: float = 0.0
+    """How long a terminated instance stays in the list."""
+    preempted_listed_s: float = 60.0
+    """How long a preempted instance stays in the list."""
+    terminated_known_s: float = 3600.0
+    """How long an ended instance answers by id before 404."""
+    restart_s: float = 60.0
+    """How long a restarted instance shows `booting`."""
+    status_after_shutdown: Literal["active", "unhealthy"] = "unhealthy"
+    """What an instance shows whose own system was shut down; it bills in both cases."""
+    stuck_booting_chance: float = 0.0
+    """Chance that an instance never leaves `booting`."""
+    unhealthy_chance: float = 0.0
+    """Chance that an instance becomes `unhealthy` within `ails_within_s` of being active."""
+    preempted_chance: float = 0.0
+    """Chance that an instance is taken away within `ails_within_s` of being active."""
+    dead_cuda_chance: float = 0.0
+    """Chance that an instance becomes active with a CUDA that does not start."""
+    ails_within_s: float = 7200.0
+    """See the two chances above."""
+
+    # Capacity
+    windows: tuple[Window, ...] = ()
+    """Fixed opening times."""
+    mean_open_s: float | None = None
+    """Mean length of random openings, exponential, by offering; None: always open."""
+    mean_closed_s: float = 600.0
+    """Mean length of the gaps between random openings."""
+    advertised_lag_s: float = 0.0
+    """How old the capacity is that `/instance-types` shows."""
+    refused_chance: float = 0.0
+    """Chance that a launch is refused though there is capacity."""
+    max_instances: int | None = None
+    """Quota of instances; None: none."""
+    max_file_systems: int = 24
+    """Quota of file systems."""
+
+    # Rate limits, on the client's clock
+    request_interval_s: float = 1.0
+    """The account's allowance: one request each so many seconds."""
+    request_burst: int = 1
+    """Requests that an idle account may send at once."""
+    launch_interval_s: float = 12.0
+    """The same for launches."""
+    launch_burst: int = 1
+    """"One per 12 s, or five per minute" may also mean 5 here."""
+    rate_scope: Literal["account", "key"] = "account"
+    """What shares one allowance."""
+    enforce_rates: bool = True
+    """False: what is over the rate is counted, not refused."""
+    launches_use_request_allowance: bool = True
+    """Whether a launch counts among the requests too."""
+    refused_launches_use_allowance: bool = True
+    """Whether a launch that is refused (4xx) has used the launch allowance."""
+    rate_limited_code: str | None = "global/rate-limited"
+    """Error code of a 429; None: an empty body."""
+    send_retry_after: bool = False
+    """Whether a 429 says when to come back."""
+
+    # Lists
+    page_size: int | None = None
+    """Instances on one page of the list; None: no pages, as documented."""
+    list_lag_s: Range = (0, 0)
+    """How long a new instance is missing from the list (it answers by id)."""
+    omitted_chance: float = 0.0
+    """Chance, by instance and list, that the list leaves a live instance out."""
+
+    # Refusals that the document leaves open
+    reject_unknown_fields: bool = True
+    """Whether a request with a field that the document does not know is refused."""
+    launch_not_found_status: Literal[400, 404] = 404
+    """HTTP status of a launch that names what is not there; the document has both."""
+    terminate_unknown: Literal["refuse-all", "skip"] = "refuse-all"
+    """A terminate of several ids of which some are unknown."""
+    terminate_again: Literal["ok", "unknown-error"] = "ok"
+    """A terminate of what is terminating: 200, or 400 `global/unknown`."""
+    max_tags: int | None = None
+    """Most tags of one launch."""
+    reserved_tag_prefix: str | None = "lambda-ai-"
+    """Tag keys that only Lambda may set."""
+
+    # The bill
+    billing_from: Literal["active", "launch"] = "active"
+    """When the meter starts."""
+    billing_until: Literal["request", "terminated"] = "request"
+    """When a termination stops the meter."""
+    nonce_tag: str = "raylambda-nonce"
+    """The tag that names one intended launch; two instances with one value are duplicates."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name.endswith("_chance") and not 0 <= value <= 1:
+                raise ValueError(f"{f.name}: {value} is not between 0 and 1")
+            if f.type == "Range" or f.type is Range:
+                _check_range(f.name, value)
+        for size, span in self.boot_s.items():
+            _check_range(f"boot_s[{size}]", span)
+        if missing := {"cpu", "single", "multi"} - set(self.boot_s):
+            raise ValueError(f"boot_s: no times for {', '.join(sorted(missing))}")
+        for name in ("request_burst", "launch_burst"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} must be at least 1")
+        if self.page_size is not None and self.page_size < 1:
+            raise ValueError(f"page_size: {self.page_size} must be at least 1")
+        if not self.api_keys or not all(self.api_keys):
+            raise ValueError("api_keys: at least one key, none of them empty")
+
+
+def _check_range(name: str, span: Range) -> None:
+    if not 0 <= span[0] <= span[1]:
+        raise ValueError(f"{name}: {span} is not (least, most) from 0 upwards")

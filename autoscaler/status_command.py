@@ -1,0 +1,70 @@
+"""`raylambda status`: this machine's state, and Lambda's list as it is now."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from autoscaler.domain import Charge, Instance
+from autoscaler.errors import AutoscalerError
+from autoscaler.session import Session, open_session
+from autoscaler.status import Snapshot, cluster_of, render
+
+LAST_EVENTS = 12
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cluster", help="only this cluster")
+    parser.add_argument(
+        "--events", type=int, default=LAST_EVENTS, help="how many of the last events"
+    )
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the status. Raises AuthError and the like; an API that is away is part of it."""
+    snapshot = look(open_session(), args.cluster, args.events)
+    text = json.dumps(_as_json(snapshot)) + "\n" if args.json else render(snapshot)
+    sys.stdout.write(text)
+    return 0 if snapshot.instances is not None else 1
+
+
+def look(session: Session, cluster: str | None, last_events: int) -> Snapshot:
+    """One list request; whatever it finds, the local state is shown."""
+    instances: Sequence[Instance] | None = None
+    problem = ""
+    try:
+        instances = session.client.list_instances()
+    except AutoscalerError as error:
+        problem = str(error)
+    if cluster is not None and instances is not None:
+        instances = [i for i in instances if cluster_of(i) == cluster]
+    events = session.events.tail(last_events if cluster is None else 1000)
+    if cluster is not None:
+        # What concerns all clusters names none.
+        events = [e for e in events if e.get("cluster") in (None, cluster)]
+    charges: dict[str, list[Charge]] = {}
+    for name in session.ledger.clusters():
+        if cluster in (None, name):
+            charges[name] = session.ledger.charges(name)
+    return Snapshot(
+        session.clock(),
+        instances,
+        charges,
+        session.stockouts.all(),
+        events[len(events) - last_events :] if last_events < len(events) else events,
+        problem,
+    )
+
+
+def _as_json(snapshot: Snapshot) -> dict[str, object]:
+    instances = snapshot.instances
+    return {
+        "now": snapshot.now_s,
+        "problem": snapshot.problem or None,
+        "instances": None if instances is None else [asdict(i) for i in instances],
+        "charges": {name: [asdict(c) for c in cs] for name, cs in snapshot.charges.items()},
+        "closed": [asdict(c) for c in snapshot.closures],
+        "events": [dict(e) for e in snapshot.events],
+    }

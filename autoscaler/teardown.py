@@ -1,0 +1,169 @@
+"""The end of a cluster: everything terminated, and that looked after until it is true.
+
+A list that shows nothing is not yet zero. A head goes on launching until its system is down,
+a machine appears in the list some time after it was made, and a list may leave one out. So
+zero is: nothing of the cluster listed that is not gone, no launch of ours without an outcome,
+and this for QUIET_S without a break, counted from when the last machine was really gone.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from autoscaler.client import LambdaClient
+from autoscaler.domain import Charge, Instance, Status
+from autoscaler.errors import NotZeroError, UnavailableError, UserError
+from autoscaler.events import EventLog
+from autoscaler.journal import Journal, Outcome
+from autoscaler.launcher import SETTLE_S, Launcher
+from autoscaler.ledger import Ledger
+from autoscaler.tags import KIND_HEAD, NODE_KIND, belongs_to, nonce_of
+from autoscaler.termination import Terminator
+
+QUIET_S = 45.0
+"""Lists lag by up to 30 s behind a launch; half as much again."""
+LOOK_EVERY_S = 5.0
+TIME_LIMIT_S = 900.0
+"""After this long something is stuck that only Lambda's support can end."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Teardown:
+    """`ended` in the order in which they were found; `late` are those after the first look.
+
+    `charges` are the run's, as this machine knows them.
+    """
+
+    ended: tuple[str, ...]
+    late: tuple[str, ...]
+    charges: list[Charge]
+    took_s: float
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One complete list, as far as it concerns the cluster."""
+
+    live: tuple[str, ...]
+    leaving: tuple[str, ...]
+
+
+class ClusterEnd:
+    """Safe beside launches and terminations of other threads and processes."""
+
+    def __init__(
+        self,
+        client: LambdaClient,
+        journal: Journal,
+        ledger: Ledger,
+        launcher: Launcher,
+        terminator: Terminator,
+        events: EventLog,
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._client = client
+        self._journal = journal
+        self._ledger = ledger
+        self._launcher = launcher
+        self._terminator = terminator
+        self._events = events
+        self._clock = clock
+        self._sleep = sleep
+
+    def terminate_all(
+        self, cluster: str, *, quiet_s: float = QUIET_S, time_limit_s: float = TIME_LIMIT_S
+    ) -> Teardown:
+        """Ends every instance of the cluster and returns once that is verified.
+
+        Quarantined and unhealthy instances and late arrivals included. The API may be away
+        for a while. Raises NotZeroError, with the ids, after `time_limit_s`, and AuthError or
+        AccountError at once. Idempotent: an empty cluster takes `quiet_s`.
+        """
+        started_s = self._clock()
+        found: dict[str, float] = {}
+        quiet_since_s: float | None = None
+        pending: Sequence[str] = ("not looked yet",)
+        while True:
+            try:
+                pending = self._pass(cluster, found)
+            except UnavailableError as error:
+                pending = (f"the API does not answer: {error}",)
+            now_s = self._clock()
+            if pending:
+                quiet_since_s = None
+            elif quiet_since_s is None:
+                quiet_since_s = now_s
+            elif now_s - quiet_since_s >= quiet_s:
+                return self._report(cluster, found, started_s)
+            if now_s - started_s > time_limit_s:
+                raise NotZeroError(
+                    f"cluster {cluster!r} may still run after {time_limit_s:.0f} s: "
+                    + "; ".join(pending or ("not yet quiet for long enough",))
+                )
+            self._sleep(LOOK_EVERY_S)
+
+    def _pass(self, cluster: str, found: dict[str, float]) -> tuple[str, ...]:
+        """Looks, ends what lives, and says what zero still waits for."""
+        look = self._look(cluster)
+        self._launcher.give_up(cluster)
+        now_s = self._clock()
+        for instance_id in (*look.live, *look.leaving):
+            found.setdefault(instance_id, now_s)
+        failed: dict[str, str] = {}
+        if look.live:
+            ended = self._terminator.terminate(look.live, "the cluster is ending")
+            for instance_id, error in ended.failed.items():
+                if isinstance(error, UserError) and error.status in (401, 403):
+                    raise error
+                failed[instance_id] = f"{instance_id}: {error}"
+        waiting = [f"{id_}: ending" for id_ in (*look.live, *look.leaving) if id_ not in failed]
+        return (*failed.values(), *waiting, *self._unsettled(cluster))
+
+    def _look(self, cluster: str) -> _Look:
+        instances = self._client.list_instances()
+        collected = self._launcher.reconcile(cluster, instances)
+        nonces = set(self._journal.nonces(cluster))
+        mine = [i for i in instances if belongs_to(i, cluster) or nonce_of(i) in nonces]
+        listed = {instance.id for instance in mine}
+        live = [
+            instance.id
+            for instance in sorted(mine, key=_heads_first)
+            if not instance.status.is_leaving and instance.id not in collected
+        ]
+        # What we launched and no list has shown yet, or this one left out.
+        live += [id_ for id_ in self._ledger.running_ids(cluster) if id_ not in listed]
+        leaving = [i.id for i in mine if i.status is Status.TERMINATING]
+        return _Look(tuple(live), (*collected, *leaving))
+
+    def _unsettled(self, cluster: str) -> list[str]:
+        """Launches whose machine may yet appear; those past their time are settled."""
+        now_s = self._clock()
+        waiting: list[str] = []
+        for intent in self._journal.unresolved(cluster):
+            given_up_s = intent.settled_s
+            if intent.outcome is Outcome.GIVEN_UP and given_up_s is not None:
+                if now_s - given_up_s > SETTLE_S:
+                    self._journal.settle(intent.nonce, Outcome.ABSENT, now_s)
+                    continue
+            waiting.append(f"launch {intent.nonce} ({intent.place}): outcome unknown")
+        return waiting
+
+    def _report(self, cluster: str, found: dict[str, float], started_s: float) -> Teardown:
+        now_s = self._clock()
+        first_s = min(found.values(), default=now_s)
+        late = tuple(id_ for id_, seen_s in found.items() if seen_s > first_s)
+        charges = self._ledger.close_run(cluster)
+        self._events.write(
+            "cluster-ended", cluster=cluster, instances=len(found), late=len(late), running=0
+        )
+        return Teardown(tuple(found), late, charges, now_s - started_s)
+
+
+def _heads_first(instance: Instance) -> tuple[bool, str]:
+    """The head goes with the first batch: it is what launches more."""
+    return instance.tags.get(NODE_KIND) != KIND_HEAD, instance.id

@@ -1,0 +1,275 @@
+"""Lambda's JSON <-> `autoscaler.domain`, after the Lambda Cloud API 1.10.0.
+
+Unknown fields are ignored, descriptive ones may be absent. A missing field that decides
+anything (an id, a status, a region, a type's name) raises ProtocolError with its path: an
+instance is never dropped from a list in silence, since a dropped one looks like a dead node.
+"""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import TypeAlias, cast
+
+from autoscaler.domain import (
+    FileSystem,
+    FirewallRule,
+    FirewallRuleset,
+    Image,
+    Instance,
+    InstanceType,
+    LaunchRequest,
+    Region,
+    SSHKey,
+    Status,
+    TypeOffer,
+)
+from autoscaler.errors import ConfigError, ProtocolError
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+
+MAX_NAME_CHARS = 64
+MAX_USER_DATA_BYTES = 1_000_000
+MAX_TAG_KEY_CHARS = 55
+MAX_TAG_VALUE_CHARS = 128
+_TAG_KEY = re.compile(r"[a-z][a-z0-9:-]+")
+_HOSTNAME = re.compile(r"[a-z0-9][0-9a-z-]{0,62}")
+
+logger = logging.getLogger(__name__)
+
+
+class Node:
+    """One JSON value that knows where in the answer it lies."""
+
+    def __init__(self, value: object, path: str) -> None:
+        self._value = value
+        self._path = path
+
+    def _fail(self, problem: str) -> ProtocolError:
+        return ProtocolError(f"Lambda's answer: {self._path} {problem}")
+
+    def child(self, key: str) -> "Node":
+        return Node(self._fields().get(key), f"{self._path}.{key}")
+
+    def items(self) -> Iterator[tuple[str, "Node"]]:
+        for key, value in self._fields().items():
+            yield key, Node(value, f"{self._path}.{key}")
+
+    def _fields(self) -> dict[str, object]:
+        value = self._value
+        if not isinstance(value, dict):
+            raise self._fail("is not an object")
+        return cast(dict[str, object], value)
+
+    def each(self) -> Iterator["Node"]:
+        """The items of an array; none where the field is absent or null."""
+        value = self._value
+        if value is None:
+            return
+        if not isinstance(value, list):
+            raise self._fail("is not an array")
+        for index, item in enumerate(cast(list[object], value)):
+            yield Node(item, f"{self._path}[{index}]")
+
+    def text(self) -> str:
+        if not isinstance(self._value, str) or not self._value:
+            raise self._fail("is not a text")
+        return self._value
+
+    def text_or(self, default: str) -> str:
+        return self._value if isinstance(self._value, str) else default
+
+    def text_or_none(self) -> str | None:
+        return self.text_or("") or None
+
+    def count_or_none(self) -> int | None:
+        """A whole number >= 0, else None."""
+        value = self._value
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            return None
+        return value
+
+    def is_true(self) -> bool:
+        return self._value is True
+
+    def is_present(self) -> bool:
+        return self._value is not None
+
+
+def read_instance_type(node: Node) -> InstanceType:
+    specs = node.child("specs") if node.child("specs").is_present() else Node({}, "specs")
+    return InstanceType(
+        name=node.child("name").text(),
+        description=node.child("description").text_or(""),
+        gpu_description=node.child("gpu_description").text_or(""),
+        price_cents_per_hour=node.child("price_cents_per_hour").count_or_none(),
+        vcpus=specs.child("vcpus").count_or_none() or 0,
+        memory_gib=specs.child("memory_gib").count_or_none() or 0,
+        storage_gib=specs.child("storage_gib").count_or_none() or 0,
+        gpus=specs.child("gpus").count_or_none() or 0,
+    )
+
+
+def read_type_offer(node: Node) -> TypeOffer:
+    regions = node.child("regions_with_capacity_available").each()
+    return TypeOffer(
+        read_instance_type(node.child("instance_type")),
+        tuple(region.child("name").text() for region in regions),
+    )
+
+
+def read_status(node: Node) -> Status:
+    text = node.text()
+    try:
+        return Status(text)
+    except ValueError:
+        _say_unknown_status(text)
+        return Status.UNKNOWN
+
+
+@cache
+def _say_unknown_status(text: str) -> None:
+    """Once per status and process: the list is read every few seconds."""
+    logger.warning("Lambda reports an instance status we do not know: %.40r", text)
+
+
+def read_instance(node: Node) -> Instance:
+    tags = {tag.child("key").text(): tag.child("value").text_or("") for tag in _each(node, "tags")}
+    return Instance(
+        id=node.child("id").text(),
+        status=read_status(node.child("status")),
+        region=node.child("region").child("name").text(),
+        instance_type=read_instance_type(node.child("instance_type")),
+        name=node.child("name").text_or(""),
+        ip=node.child("ip").text_or_none(),
+        private_ip=node.child("private_ip").text_or_none(),
+        hostname=node.child("hostname").text_or_none(),
+        ssh_key_names=_texts(node, "ssh_key_names"),
+        file_system_names=_texts(node, "file_system_names"),
+        tags=tags,
+    )
+
+
+def read_region(node: Node) -> Region:
+    return Region(node.child("name").text(), node.child("description").text_or(""))
+
+
+def read_ssh_key(node: Node) -> SSHKey:
+    names = ("id", "name", "public_key")
+    return SSHKey(*(node.child(name).text() for name in names))
+
+
+def read_file_system(node: Node) -> FileSystem:
+    return FileSystem(
+        id=node.child("id").text(),
+        name=node.child("name").text(),
+        mount_point=node.child("mount_point").text(),
+        region=node.child("region").child("name").text(),
+        is_in_use=node.child("is_in_use").is_true(),
+    )
+
+
+def read_image(node: Node) -> Image:
+    return Image(
+        id=node.child("id").text(),
+        name=node.child("name").text_or(""),
+        family=node.child("family").text(),
+        version=node.child("version").text_or(""),
+        architecture=node.child("architecture").text(),
+        region=node.child("region").child("name").text(),
+    )
+
+
+def read_firewall_ruleset(node: Node) -> FirewallRuleset:
+    return FirewallRuleset(
+        id=node.child("id").text(),
+        name=node.child("name").text(),
+        region=node.child("region").child("name").text(),
+        rules=tuple(read_firewall_rule(rule) for rule in _each(node, "rules")),
+        instance_ids=_texts(node, "instance_ids"),
+    )
+
+
+def read_firewall_rule(node: Node) -> FirewallRule:
+    ports = [port.count_or_none() or 0 for port in _each(node, "port_range")]
+    return FirewallRule(
+        protocol=node.child("protocol").text(),
+        source_network=node.child("source_network").text(),
+        description=node.child("description").text_or(""),
+        port_range=(ports[0], ports[1]) if len(ports) == 2 else None,
+    )
+
+
+def write_firewall_rule(rule: FirewallRule) -> Json:
+    body: dict[str, Json] = {
+        "protocol": rule.protocol,
+        "source_network": rule.source_network,
+        "description": rule.description,
+    }
+    if rule.port_range is not None:
+        body["port_range"] = list(rule.port_range)
+    return body
+
+
+def check_tags(tags: Mapping[str, str]) -> None:
+    """Raises ConfigError for what Lambda would refuse as a launch tag."""
+    for key, value in tags.items():
+        if len(key) > MAX_TAG_KEY_CHARS or not _TAG_KEY.fullmatch(key):
+            raise ConfigError(
+                f"tag {key!r}: a key has at most {MAX_TAG_KEY_CHARS} of a-z, 0-9, '-', ':' "
+                "and starts with a letter"
+            )
+        if len(value) > MAX_TAG_VALUE_CHARS:
+            raise ConfigError(
+                f"tag {key!r}: its value has {len(value)} characters, "
+                f"Lambda takes {MAX_TAG_VALUE_CHARS}"
+            )
+
+
+def check_launch(request: LaunchRequest) -> None:
+    """Raises ConfigError, naming the field, for what Lambda would refuse; sends nothing."""
+    if len(request.name) > MAX_NAME_CHARS:
+        raise ConfigError(
+            f"name: {request.name!r} has {len(request.name)} characters, "
+            f"Lambda takes {MAX_NAME_CHARS}"
+        )
+    if request.hostname is not None and not _HOSTNAME.fullmatch(request.hostname):
+        raise ConfigError(
+            f"hostname: {request.hostname!r} must be 1 to 63 of a-z, 0-9 and '-', not '-' first"
+        )
+    if len((request.user_data or "").encode()) > MAX_USER_DATA_BYTES:
+        raise ConfigError(f"user_data: Lambda takes at most {MAX_USER_DATA_BYTES} bytes")
+    for field in ("region", "instance_type", "ssh_key_name"):
+        if not getattr(request, field):
+            raise ConfigError(f"{field}: must not be empty")
+    check_tags(request.tags)
+
+
+def write_launch(request: LaunchRequest) -> dict[str, Json]:
+    """The body of a launch: one machine, exactly one SSH key, empty options left out."""
+    body: dict[str, Json] = {
+        "region_name": request.region,
+        "instance_type_name": request.instance_type,
+        "ssh_key_names": [request.ssh_key_name],
+        "name": request.name,
+        "tags": [{"key": key, "value": value} for key, value in sorted(request.tags.items())],
+    }
+    if request.hostname is not None:
+        body["hostname"] = request.hostname
+    if request.image_family is not None:
+        body["image"] = {"family": request.image_family}
+    if request.file_system_names:
+        body["file_system_names"] = list(request.file_system_names)
+    if request.firewall_ruleset_ids:
+        body["firewall_rulesets"] = [{"id": id_} for id_ in request.firewall_ruleset_ids]
+    if request.user_data is not None:
+        body["user_data"] = request.user_data
+    return body
+
+
+def _each(node: Node, key: str) -> Iterator[Node]:
+    return node.child(key).each()
+
+
+def _texts(node: Node, key: str) -> tuple[str, ...]:
+    return tuple(item.text() for item in _each(node, key))

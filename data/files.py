@@ -1,0 +1,77 @@
+"""Files of a data set, at a path, a `file://` or an `s3://` URI (with its query, if it has one)."""
+
+import hashlib
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ray_jobs.errors import DataError
+from ray_jobs.storage import FileRecord, Store
+from ray_jobs.storage.location import parse_location
+
+_BLOCK_BYTES = 1 << 20
+
+
+@contextmanager
+def local_copy(uri: str) -> Iterator[Path]:
+    """A local path with the file's bytes: the file itself, or a copy for the block's length.
+
+    Raises:
+        DataError: no such file.
+        StorageError: the bucket does not give it.
+    """
+    location = parse_location(uri)
+    if location.kind == "file":
+        path = Path(location.path)
+        if not path.is_file():
+            raise DataError(f"{uri}: no such file; check the path")
+        yield path
+        return
+    folder, name = split_uri(uri)
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(temporary) / name
+        Store.open(folder).fetch(name, copy)
+        yield copy
+
+
+def write_lines(uri: str, lines: Iterable[bytes]) -> FileRecord:
+    """Write the lines, whole or not at all; returns size and sha256.
+
+    Raises:
+        StorageError: the place cannot be written.
+    """
+    folder, name = split_uri(uri)
+    data = b"".join(lines)
+    return Store.open(folder).write_bytes(name, data)
+
+
+def sha256_of(uri: str) -> str:
+    """Digest of the file's bytes, read in blocks. Errors as for `local_copy`."""
+    with local_copy(uri) as path, path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """(folder, file name); an S3 query stays with the folder."""
+    base, query = _without_query(uri)
+    folder, _, name = base.rpartition("/")
+    if not folder:
+        folder = "/" if base.startswith("/") else "."
+    return folder + query, name
+
+
+def join_uri(folder: str, name: str) -> str:
+    """The file `name` in `folder`; an S3 query moves to the end."""
+    base, query = _without_query(folder)
+    return f"{base.rstrip('/')}/{name}{query}"
+
+
+def _without_query(uri: str) -> tuple[str, str]:
+    if not uri.startswith("s3://"):
+        return uri, ""
+    base, mark, query = uri.partition("?")
+    return base, mark + query

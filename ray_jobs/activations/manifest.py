@@ -1,0 +1,137 @@
+"""What an activation set's folder holds, and when it counts.
+
+    activations-1f0c9b2a77d3/
+      shard-00000.safetensors   the bytes
+      shard-00000.json          its ShardRecord, written after the bytes: this shard counts
+      ...
+      manifest.json             a SetManifest, written last: the set counts
+
+The folder's name carries a digest of everything that decides the bytes (SetSpec), so that the
+activations of two models, layers or data sets never mix.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ray_jobs.errors import CorruptFileError
+from ray_jobs.storage import FileRecord
+
+FORMAT = "raylambda-activations-1"
+MANIFEST_NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class SetSpec:
+    """Everything that decides the bytes of a set.
+
+    fingerprint   of model weights, layer and dtype (HostPlan.fingerprint)
+    data_sha256   of the documents and their order, as the caller knows it
+    """
+
+    model: str
+    description: str
+    fingerprint: str
+    layer: int
+    dtype: str
+    data_sha256: str
+    shard_rows: int
+
+    @property
+    def folder(self) -> str:
+        """Name of the set's folder."""
+        identity = [FORMAT, self.fingerprint, self.data_sha256, self.shard_rows]
+        return f"activations-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One finished shard.
+
+    rows            activations in it
+    first_document  document of its first row; last_document of its last row
+    sum, sum_squares  over its bf16 rows, in float64: per dimension, and over all dimensions
+    """
+
+    index: int
+    rows: int
+    first_document: int
+    last_document: int
+    size_bytes: int
+    sha256: str
+    sum: list[float]
+    sum_squares: float
+
+    def entry(self) -> "ShardEntry":
+        """The record without its sums."""
+        return ShardEntry(
+            self.rows, self.first_document, self.last_document, self.size_bytes, self.sha256
+        )
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """A shard as the manifest lists it: its record without the sums."""
+
+    rows: int
+    first_document: int
+    last_document: int
+    size_bytes: int
+    sha256: str
+
+    @property
+    def file(self) -> FileRecord:
+        return FileRecord(size_bytes=self.size_bytes, sha256=self.sha256)
+
+
+@dataclass(frozen=True)
+class SetManifest:
+    """A whole set. `mean` and `scale` centre and scale it: E ||(x - mean) * scale||^2 = d_in."""
+
+    spec: SetSpec
+    d_in: int
+    n_documents: int
+    n_rows: int
+    mean: list[float]
+    scale: float
+    shards: list[ShardEntry]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], where: str) -> "SetManifest":
+        """Errors: CorruptFileError when `value` is no manifest of this format."""
+        try:
+            if value["format"] != FORMAT:
+                raise KeyError(value["format"])
+            return cls(
+                spec=SetSpec(**value["spec"]),
+                shards=[ShardEntry(**entry) for entry in value["shards"]],
+                **{key: value[key] for key in ("d_in", "n_documents", "n_rows", "mean", "scale")},
+            )
+        except (KeyError, TypeError) as error:
+            raise CorruptFileError(f"{where} is no {FORMAT} manifest: delete it") from error
+
+
+def shard_name(index: int) -> str:
+    """File name of a shard's bytes."""
+    return f"shard-{index:05}.safetensors"
+
+
+def record_name(index: int) -> str:
+    """File name of a shard's record."""
+    return f"shard-{index:05}.json"
+
+
+def mean_and_scale(total: np.ndarray, sum_squares: float, n_rows: int) -> tuple[np.ndarray, float]:
+    """Mean per dimension and scalar scale, from sums over `n_rows` rows (see SetManifest).
+
+    Constant activations (variance 0) get scale 1.
+    """
+    mean = total / n_rows
+    variance = sum_squares / n_rows - float(mean @ mean)
+    return mean, float(np.sqrt(len(mean) / variance)) if variance > 0 else 1.0

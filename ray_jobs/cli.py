@@ -1,0 +1,128 @@
+"""Command lines made from frozen config dataclasses: a recipe first, then single fields as flags.
+
+    config, options = parse(argv, "raylambda sae", RECIPES, JobOptions)
+
+Every field `learning_rate` of a config becomes `--learning-rate`; its help is the attribute
+docstring under the field. `None`, `int`, `float`, `str` and `bool` are the types a flat config
+needs; a flag of a wrong type, an unknown flag or recipe is one line and exit code 2.
+"""
+
+import argparse
+import ast
+import dataclasses
+import difflib
+import inspect
+import sys
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from ray_jobs.errors import ConfigError, JobError
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argparse parser whose mistakes are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError("command line", f"{message} (see {self.prog} --help)")
+
+
+def parse_recipe(
+    argv: Sequence[str], prog: str, recipes: Mapping[str, Callable[[], tuple[Any, ...]]]
+) -> tuple[tuple[Any, ...], bool]:
+    """Read `--recipe NAME`, single fields as flags, and `--json`.
+
+    A recipe is a function that returns one or more frozen config dataclasses. A flag changes
+    the field of that name in every config that has it, so that what two parts of a job must
+    agree on (the model, the layer, the seed) is said once.
+
+    Returns:
+        The configs with the flags applied, and whether `--json` was given.
+
+    Raises:
+        ConfigError: an unknown recipe or flag, or a value that a config refuses.
+    """
+    parser = _Parser(prog=prog, allow_abbrev=False, description=f"Recipes: {', '.join(recipes)}.")
+    parser.add_argument("--recipe", default=next(iter(recipes)), help="named set of defaults")
+    parser.add_argument("--json", action="store_true", help="print the summary as a last JSON line")
+    defaults = next(iter(recipes.values()))()
+    seen: set[str] = set()
+    for config in defaults:
+        _add_flags(parser, type(config), seen)
+    given, unknown = parser.parse_known_args(list(argv))
+    if unknown:
+        raise ConfigError(unknown[0], _unknown_flag(unknown[0], seen))
+    if given.recipe not in recipes:
+        raise ConfigError("--recipe", f"no recipe {given.recipe!r}; there are {', '.join(recipes)}")
+    overrides = {name: value for name, value in vars(given).items() if value is not None}
+    return tuple(_override(config, overrides) for config in recipes[given.recipe]()), given.json
+
+
+def _override(config: Any, overrides: Mapping[str, Any]) -> Any:
+    names = {field.name for field in dataclasses.fields(config)}
+    return dataclasses.replace(config, **{k: v for k, v in overrides.items() if k in names})
+
+
+def _unknown_flag(flag: str, fields: set[str]) -> str:
+    flags = [_flag(name) for name in fields]
+    close = difflib.get_close_matches(flag.split("=")[0], flags, n=1)
+    return "unknown flag; " + (f"did you mean {close[0]}?" if close else "see --help")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _add_flags(parser: argparse.ArgumentParser, config_class: type, seen: set[str]) -> None:
+    helps = attribute_docs(config_class)
+    hints = typing.get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        if field.name in seen:
+            continue
+        seen.add(field.name)
+        kind = _plain_type(hints[field.name])
+        summary = helps.get(field.name, "").replace("%", "%%")
+        if kind is bool:
+            action = argparse.BooleanOptionalAction
+            parser.add_argument(_flag(field.name), action=action, default=None, help=summary)
+        else:
+            parser.add_argument(_flag(field.name), type=kind, default=None, help=summary)
+
+
+def _plain_type(hint: Any) -> type:
+    """`int | None` -> int."""
+    if isinstance(hint, types.UnionType):
+        return next(kind for kind in hint.__args__ if kind is not type(None))
+    return hint
+
+
+def attribute_docs(config_class: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass, by field name, on one line."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(config_class)))
+    body = typing.cast(ast.ClassDef, tree.body[0]).body
+    docs = {}
+    for field, below in zip(body, body[1:], strict=False):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+        ):
+            docs[field.target.id] = " ".join(str(below.value.value).split())
+    return docs
+
+
+def run_main(main: Callable[[list[str]], None]) -> NoReturn:
+    """Run an entry point; a JobError becomes one line on stderr and its exit code."""
+    try:
+        main(sys.argv[1:])
+    except JobError as error:
+        sys.stdout.flush()
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: what was committed stays; run again to go on\n")
+        sys.exit(130)
+    sys.exit(0)

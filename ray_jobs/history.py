@@ -1,0 +1,63 @@
+"""`training_history.json`: what happened in a training, and why and where it stopped.
+
+The curves are lists of equal length, one entry per logged step, under the names the users
+know (`losses`, `learning_rates`, `times`). The history is part of every checkpoint, so that a
+resumed run has one history without a gap or a repeated step.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+CURVES = ("steps", "losses", "fvu", "dead_share", "learning_rates", "times")
+
+
+@dataclass
+class TrainingHistory:
+    """The curves of a run, the checks on held-out data, and how it ended."""
+
+    planned_steps: int
+    """Optimizer steps of the whole plan."""
+
+    steps: list[int] = field(default_factory=list)
+    """Optimizer steps taken when the entry was written, from 1."""
+
+    losses: list[float] = field(default_factory=list)
+    """Training loss of the whole global batch."""
+
+    fvu: list[float] = field(default_factory=list)
+    """Fraction of variance unexplained on the global batch."""
+
+    dead_share: list[float] = field(default_factory=list)
+    """Share of latents that count as dead."""
+
+    learning_rates: list[float] = field(default_factory=list)
+
+    times: list[float] = field(default_factory=list)
+    """Seconds of training so far, over all attempts, without harvest and start-up."""
+
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    """Held-out checks: {"step", <metric>: value}."""
+
+    stopped: dict[str, Any] = field(default_factory=dict)
+    """See `finish`; empty while the run goes on."""
+
+    def log(self, **entry: float) -> None:
+        """Append one entry to every curve; the names are those of `CURVES`."""
+        if set(entry) != set(CURVES):
+            raise ValueError(f"an entry has {CURVES}, not {tuple(entry)}")
+        for name, value in entry.items():
+            getattr(self, name).append(value)
+
+    def finish(self, step: int, reason: str, early: bool) -> None:
+        """Say at which step the run ended, why, and what share of the plan was saved."""
+        self.stopped = {
+            "early": early,
+            "reason": reason,
+            "step": step,
+            "planned_steps": self.planned_steps,
+            "steps_saved_share": 1 - step / self.planned_steps,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; `TrainingHistory(**d)` brings it back."""
+        return asdict(self)

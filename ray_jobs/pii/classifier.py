@@ -1,0 +1,167 @@
+"""A trained probe with its threshold, and the files it is kept in.
+
+A folder holds `model.safetensors` (weights of the probe) and `config.json` (labels, window,
+threshold, and the host model and SAE whose features it reads).
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from ray_jobs.errors import DataError
+from ray_jobs.pii.decoding import Chain, log_sums, segment_probability, viterbi
+from ray_jobs.pii.features import Features, document_rows
+from ray_jobs.pii.probes import TokenProbe, batches_of
+from ray_jobs.pii.spans import OUTSIDE, PIISpan, TagScheme, character_range
+from ray_jobs.pii.surface import surface_categories
+from ray_jobs.storage import Store
+
+RAW = "raw"
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+_FORMAT = "raylambda-pii-classifier-1"
+_BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a classifier's features come from; all of it must be the same when it is used."""
+
+    host: str
+    """Name or folder of the host model."""
+    layer: int
+    dtype: str
+    host_fingerprint: str
+    encoder: str
+    """Fingerprint of the SAE, or "raw"."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text and the character offsets (T, 2) of its tokens."""
+
+    text: str
+    offsets: np.ndarray
+
+
+def surface_of(texts: Sequence[Text]) -> Tensor:
+    """Surface categories (N,) of all tokens, end to end."""
+    return torch.from_numpy(
+        np.concatenate([surface_categories(text.text, text.offsets) for text in texts])
+    )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some documents by number, their tokens (B,), and tag scores (B, T, K)."""
+
+    documents: list[int]
+    lengths: np.ndarray
+    emissions: np.ndarray
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Turns features of tokens into spans.
+
+    threshold   in (0, 1): how probable O must be, against the best tag, to win a token; it
+                enters as log(threshold / (1 - threshold)) on the score of O. 0.5 is the
+                plain Viterbi path, less finds more spans.
+    """
+
+    probe: TokenProbe
+    threshold: float
+    origin: Origin
+
+    def spans(self, texts: list[Text], features: Features) -> list[list[PIISpan]]:
+        """Spans of each text in order; `features` are those of all their tokens, end to end."""
+        found: list[list[PIISpan]] = [[] for _ in texts]
+        for batch in self.emissions(texts, features):
+            spans = self._decode(batch, [texts[d] for d in batch.documents])
+            for document, its_spans in zip(batch.documents, spans, strict=True):
+                found[document] = its_spans
+        return found
+
+    def _decode(self, batch: "Batch", texts: list[Text]) -> list[list[PIISpan]]:
+        """Spans of the batch's documents, with their probabilities."""
+        sums = log_sums(batch.emissions, batch.lengths, self._chain)
+        spans: list[list[PIISpan]] = []
+        for row, (text, path) in enumerate(zip(texts, self.paths(batch), strict=True)):
+            spans.append([])
+            for first, stop, label in self.probe.scheme.segments(path):
+                characters = character_range(text.text, text.offsets, first, stop)
+                if characters:
+                    score = segment_probability(
+                        batch.emissions, sums, self._chain, row, first, path[first:stop]
+                    )
+                    spans[-1].append(PIISpan(*characters, label, score))
+        return spans
+
+    @cached_property
+    def _chain(self) -> Chain:
+        return Chain.of(self.probe.chain)
+
+    @torch.inference_mode()
+    def emissions(self, texts: Sequence[Text], features: Features) -> Iterator["Batch"]:
+        """Tag scores of all tokens, in batches of documents of bounded size."""
+        lengths = [len(text.offsets) for text in texts]
+        if sum(lengths) != len(features):
+            raise ValueError(f"{len(features)} rows of features for {sum(lengths)} tokens")
+        for documents in batches_of(lengths, _BATCH_TOKENS):
+            own = torch.tensor([lengths[d] for d in documents])
+            surface = surface_of([texts[d] for d in documents])
+            some = features.take(document_rows(lengths, documents))
+            emissions = self.probe.emissions(some, surface, own)
+            yield Batch(documents, own.numpy(), emissions.double().numpy())
+
+    def paths(self, batch: "Batch") -> list[np.ndarray]:
+        """The valid tags (T,) of each document of a batch, under this classifier's threshold."""
+        shift = np.zeros(batch.emissions.shape[2])
+        shift[OUTSIDE] = math.log(self.threshold / (1 - self.threshold))
+        tags = viterbi(batch.emissions + shift, batch.lengths, self._chain)
+        return [row[:n] for row, n in zip(tags, batch.lengths.tolist(), strict=True)]
+
+    def save(self, store: Store) -> None:
+        """Write the two files, weights first, into a store's directory."""
+        weights = {name: value.contiguous() for name, value in self.probe.state_dict().items()}
+        store.write_bytes(WEIGHTS_NAME, save(weights))
+        config = {
+            "format": _FORMAT,
+            "labels": list(self.probe.scheme.labels),
+            "window": self.probe.window,
+            "n_features": self.probe.weight.shape[0],
+            "threshold": self.threshold,
+            "origin": asdict(self.origin),
+        }
+        store.write_json(CONFIG_NAME, config)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Classifier":
+        """Read a folder that `save` wrote. Raises DataError naming the file that is no good."""
+        path = folder / CONFIG_NAME
+        try:
+            config = json.loads(path.read_text())
+            if config["format"] != _FORMAT:
+                raise ValueError(f"format {config['format']!r} is not {_FORMAT!r}")
+            scheme = TagScheme(tuple(config["labels"]))
+            probe = TokenProbe(config["n_features"], config["window"], scheme)
+            classifier = cls(probe.eval(), float(config["threshold"]), Origin(**config["origin"]))
+            path = folder / WEIGHTS_NAME
+            probe.load_state_dict(load_file(path))
+        except FileNotFoundError as error:
+            raise DataError(f"classifier {folder}: {path.name} is missing") from error
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            problem = str(error).strip().split("\n", 1)[0]
+            raise DataError(
+                f"classifier {folder}: {path.name} cannot be read: {problem}"
+            ) from error
+        return classifier

@@ -1,0 +1,115 @@
+"""What a linear probe reads of each token: SAE latents (sparse) or raw activations (dense).
+
+Both answer the same three questions, so one probe and one recipe serve both. N tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ray_jobs.activations.host_model import HostModel
+from ray_jobs.errors import DataError
+from ray_jobs.sae.model import TopKSAE
+
+_ENCODE_ROWS = 8192
+_SMALLEST_SCALE = 1e-6
+
+
+@dataclass(frozen=True)
+class LatentFeatures:
+    """The k active latents of each token: indices (N, k) int32, values (N, k) bf16."""
+
+    indices: Tensor
+    values: Tensor
+    n_features: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def take(self, rows: Tensor) -> "LatentFeatures":
+        return LatentFeatures(self.indices[rows], self.values[rows], self.n_features)
+
+    def project(self, weight: Tensor) -> Tensor:
+        """features @ weight: (n_features, M) -> (N, M), touching the active rows only."""
+        return F.embedding_bag(
+            self.indices, weight, mode="sum", per_sample_weights=self.values.to(weight.dtype)
+        )
+
+    def location_and_scale(self) -> tuple[Tensor, Tensor]:
+        """Zero (latents stay sparse), and each latent's root mean square where it is active."""
+        flat, values = self.indices.flatten().long(), self.values.flatten().float()
+        squares = torch.zeros(self.n_features).index_add_(0, flat, values.square())
+        counts = torch.bincount(flat[values != 0], minlength=self.n_features)
+        scale = (squares / counts.clamp_min(1)).sqrt()
+        scale = torch.where(scale > _SMALLEST_SCALE, scale, torch.ones(()))
+        return torch.zeros(self.n_features), scale
+
+
+@dataclass(frozen=True)
+class RawFeatures:
+    """The activations themselves, (N, d_in) bf16 or float32."""
+
+    activations: Tensor
+
+    @property
+    def n_features(self) -> int:
+        return self.activations.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.activations)
+
+    def take(self, rows: Tensor) -> "RawFeatures":
+        return RawFeatures(self.activations[rows])
+
+    def project(self, weight: Tensor) -> Tensor:
+        """features @ weight: (n_features, M) -> (N, M)."""
+        return self.activations.to(weight.dtype) @ weight
+
+    def location_and_scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each dimension, in one bounded pass."""
+        total, squares = torch.zeros(2, self.n_features, dtype=torch.float64)
+        for chunk in self.activations.split(_ENCODE_ROWS):
+            total += chunk.double().sum(0)
+            squares += chunk.double().square().sum(0)
+        mean = total / max(1, len(self))
+        scale = (squares / max(1, len(self)) - mean.square()).clamp_min(0.0).sqrt()
+        scale = torch.where(scale > _SMALLEST_SCALE, scale, torch.ones((), dtype=scale.dtype))
+        return mean.float(), scale.float()
+
+
+Features = LatentFeatures | RawFeatures
+
+
+@torch.no_grad()
+def features_of(activations: Tensor, sae: TopKSAE | None) -> Features:
+    """Features (N) of activations (N, d_in): latents through `sae`, or raw without one."""
+    if sae is None:
+        return RawFeatures(activations)
+    indices, values = [], []
+    dtype = next(sae.parameters()).dtype
+    for chunk in activations.split(_ENCODE_ROWS):
+        chunk_values, chunk_indices = sae.encode(chunk.to(dtype))
+        indices.append(chunk_indices.to(torch.int32))
+        values.append(chunk_values.to(torch.bfloat16))
+    return LatentFeatures(torch.cat(indices), torch.cat(values), sae.n_latents)
+
+
+def check_fits(sae: TopKSAE, host: HostModel, path: str) -> None:
+    """Raises DataError when the SAE of `path` takes activations of another width."""
+    if sae.d_in != host.d_in:
+        raise DataError(
+            f"{path} takes activations of width {sae.d_in}, {host.description} gives "
+            f"{host.d_in}; give the SAE that was trained on this host model"
+        )
+
+
+def document_rows(lengths: Sequence[int], documents: Sequence[int]) -> Tensor:
+    """Row numbers of the chosen documents' tokens, in order; `lengths` are of all documents."""
+    ends = torch.tensor(lengths).cumsum(0).tolist()
+    return torch.cat(
+        [torch.arange(ends[d] - lengths[d], ends[d]) for d in documents]
+        or [torch.empty(0, dtype=torch.long)]
+    )

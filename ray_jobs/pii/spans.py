@@ -1,0 +1,146 @@
+"""Character spans to BIOES token tags and back (Ratinov and Roth 2009, BILOU there).
+
+Tag 0 is O; the type number i owns the tags 4i+1 (B), 4i+2 (I), 4i+3 (E) and 4i+4 (S).
+Pure: numpy only, no model and no file.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from data.documents import Span
+
+OUTSIDE = 0
+BEGIN, INSIDE, END, SINGLE = 1, 2, 3, 4
+_ROLES = "BIES"
+_BRACKETS = {")": "(", "]": "[", "}": "{"}
+
+
+@dataclass(frozen=True)
+class PIISpan:
+    """Characters [start, end) that the classifier calls `label`, with its probability."""
+
+    start: int
+    end: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class TagScheme:
+    """The tags of an ordered set of span types."""
+
+    labels: tuple[str, ...]
+
+    @property
+    def n_tags(self) -> int:
+        return 1 + len(_ROLES) * len(self.labels)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """("O", "B-PERSON", "I-PERSON", ...), indexed by tag."""
+        return ("O", *(f"{role}-{label}" for label in self.labels for role in _ROLES))
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """(n_tags,) bool: tags that may come first, which are O and every B and S."""
+        role, _ = self._roles_and_types
+        return (role == OUTSIDE) | (role == BEGIN) | (role == SINGLE)
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """(n_tags,) bool: tags that may come last, which are O and every E and S."""
+        role, _ = self._roles_and_types
+        return (role == OUTSIDE) | (role == END) | (role == SINGLE)
+
+    @cached_property
+    def transitions(self) -> np.ndarray:
+        """(n_tags, n_tags) bool: [i, j] says whether tag j may follow tag i."""
+        role, kind = self._roles_and_types
+        opens = (role == BEGIN) | (role == INSIDE)
+        continues = (role == INSIDE) | (role == END)
+        inside = opens[:, None] & continues[None, :] & (kind[:, None] == kind[None, :])
+        return inside | (self.ends[:, None] & self.starts[None, :])
+
+    @cached_property
+    def _roles_and_types(self) -> tuple[np.ndarray, np.ndarray]:
+        tags = np.arange(self.n_tags)
+        role = np.where(tags == OUTSIDE, OUTSIDE, (tags - 1) % len(_ROLES) + 1)
+        return role, (tags - 1) // len(_ROLES)
+
+    def encode(self, spans: Iterable[Span], offsets: np.ndarray) -> np.ndarray:
+        """Tags (T,) int64 of tokens with character `offsets` (T, 2), ascending.
+
+        A token belongs to a span that it overlaps by at least one character. A span of
+        a type outside this scheme, or that no token covers, leaves no tag; of two spans
+        that share a token the first in the text has it.
+        """
+        tags = np.zeros(len(offsets), dtype=np.int64)
+        known = {label: number for number, label in enumerate(self.labels)}
+        free = 0
+        for span in sorted(spans, key=lambda span: (span.start, -span.end)):
+            first = max(free, int(np.searchsorted(offsets[:, 1], span.start, side="right")))
+            stop = int(np.searchsorted(offsets[:, 0], span.end, side="left"))
+            if span.label not in known or first >= stop:
+                continue
+            base = len(_ROLES) * known[span.label]
+            tags[first:stop] = base + INSIDE
+            tags[first], tags[stop - 1] = base + BEGIN, base + END
+            if stop - first == 1:
+                tags[first] = base + SINGLE
+            free = stop
+        return tags
+
+    def segments(self, tags: Sequence[int] | np.ndarray) -> list[tuple[int, int, str]]:
+        """The (first token, token after the last, label) of a valid tag sequence."""
+        found: list[tuple[int, int, str]] = []
+        first = 0
+        for position, tag in enumerate(np.asarray(tags).tolist()):
+            role, kind = (tag - 1) % len(_ROLES) + 1, (tag - 1) // len(_ROLES)
+            if tag == OUTSIDE:
+                continue
+            if role in (BEGIN, SINGLE):
+                first = position
+            if role in (END, SINGLE):
+                found.append((first, position + 1, self.labels[kind]))
+        return found
+
+
+def character_range(
+    text: str, offsets: np.ndarray, first: int, stop: int
+) -> tuple[int, int] | None:
+    """Characters [start, end) of the tokens [first, stop), or None if only blanks remain.
+
+    A token may carry more than its word: a leading blank (byte-level BPE) or punctuation
+    glued to the word's end. Such an edge is cut as long as something of the token is
+    left; a token that is punctuation and nothing else was chosen by the classifier and stays.
+    """
+    start, end = int(offsets[first, 0]), int(offsets[stop - 1, 1])
+    last_start = max(start, int(offsets[stop - 1, 0]))
+    first_end = min(end, int(offsets[first, 1]))
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    if start >= end:
+        return None
+    if any(map(str.isalnum, text[start:first_end])):
+        while _opening(text[start]):
+            start += 1
+    if any(map(str.isalnum, text[last_start:end])):
+        while _closing(text[end - 1], text[start:end]):
+            end -= 1
+    return start, end
+
+
+def _opening(character: str) -> bool:
+    return unicodedata.category(character) == "Pi" or character in "\"'"
+
+
+def _closing(character: str, span: str) -> bool:
+    if character in _BRACKETS:
+        return span.count(character) > span.count(_BRACKETS[character])
+    return character in ".,;:!?\"'" or unicodedata.category(character) in ("Pf", "Pe")

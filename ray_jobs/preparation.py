@@ -1,0 +1,87 @@
+"""What every training needs first: texts, and their activations by split."""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ray_jobs.activations.harvest import HarvestProgress, harvest
+from ray_jobs.activations.harvest_pool import HarvestPool
+from ray_jobs.activations.shards import ActivationSet
+from ray_jobs.dataset import SPLITS, DataConfig, Dataset, open_dataset
+from ray_jobs.progress import clock_time
+from ray_jobs.runtime import JobOptions
+from ray_jobs.storage import Store
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_INTERVAL_S = 2.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set and the activation set of each of its splits (labelled texts, then prose)."""
+
+    dataset: Dataset
+    activations: dict[str, ActivationSet]
+
+
+def cache_dir(options: JobOptions) -> Path:
+    """Where this machine keeps built texts and fetched shards."""
+    if "://" not in options.storage_uri:
+        return Path(options.storage_uri).resolve() / "cache"
+    return Path.home() / ".cache" / "raylambda"
+
+
+def prepare(
+    data: DataConfig, options: JobOptions, *, model: str, layer: int, dtype: str, shard_rows: int
+) -> Prepared:
+    """Build or read the texts and harvest every split; what is there already is reused.
+
+    Ray is initialised. Errors: those of `open_dataset` and `harvest`.
+    """
+    started_s = time.monotonic()
+    dataset = open_dataset(data, cache_dir(options))
+    counts = ", ".join(f"{split} {len(dataset.labelled[split]):,}" for split in SPLITS)
+    logger.info("data   %s: %s", dataset.source, counts)
+    store = Store.open(options.storage_uri).child("activations")
+    # One pool: an actor's start costs as much as some ten thousand tokens.
+    with HarvestPool(model, layer, dtype=dtype) as pool:
+        sets = {
+            split: harvest(
+                dataset.texts(split),
+                data_sha256=dataset.split_sha256(split),
+                model=model,
+                layer=layer,
+                store=store,
+                dtype=dtype,
+                shard_rows=shard_rows,
+                pool=pool,
+                on_progress=_Lines(split),
+            )
+            for split in SPLITS
+        }
+    logger.info("data   ready after %s", clock_time(time.monotonic() - started_s))
+    return Prepared(dataset, sets)
+
+
+class _Lines:
+    """Progress of a harvest, a line every few seconds."""
+
+    def __init__(self, split: str) -> None:
+        self._split = split
+        self._shown_s = 0.0
+
+    def __call__(self, progress: HarvestProgress) -> None:
+        now_s = time.monotonic()
+        if now_s - self._shown_s < PROGRESS_INTERVAL_S:
+            return
+        self._shown_s = now_s
+        logger.info(
+            "host   %s: %s/%s tokens  %s  %s left",
+            self._split,
+            f"{progress.rows_done:,}",
+            f"{progress.rows_total:,}",
+            "-" if progress.rows_per_s is None else f"{progress.rows_per_s:,.0f} tokens/s",
+            "-" if progress.left_s is None else clock_time(progress.left_s),
+        )

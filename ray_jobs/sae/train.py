@@ -1,0 +1,136 @@
+"""`python -m ray_jobs.sae.train`: harvest activations and train a TopK SAE on Ray Train.
+
+python -m ray_jobs.sae.train --recipe demo --output-dir runs/sae
+python -m ray_jobs.sae.train --recipe full --data s3://bucket/text.jsonl --output-dir s3://bucket/run
+"""
+
+import dataclasses
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+import ray
+
+from ray_jobs.cli import parse_recipe, run_main
+from ray_jobs.dataset import DataConfig
+from ray_jobs.errors import ConfigError
+from ray_jobs.preparation import Prepared, cache_dir, prepare
+from ray_jobs.progress import board_lines, clock_time, log_to_stdout
+from ray_jobs.run_directory import code_identity, digest_of, seal, whole_run
+from ray_jobs.runtime import JobOptions, connect, fit
+from ray_jobs.sae.config import PROBE_METRICS, RECIPES, SAEConfig
+from ray_jobs.sae.loop import SAETask, train_loop
+from ray_jobs.storage import Store
+
+logger = logging.getLogger(__name__)
+
+HARVEST_DTYPE = "float32"
+
+FIELDS_OF_NO_CONSEQUENCE = (
+    "checkpoint_every_steps",
+    "checkpoint_every_minutes",
+    "keep_checkpoints",
+)
+"""Fields that may change between two starts of one training."""
+
+
+def prepare_for(config: SAEConfig, data: DataConfig, options: JobOptions) -> Prepared:
+    """Texts and activations that `config` trains on."""
+    return prepare(
+        data,
+        options,
+        model=config.model,
+        layer=config.layer,
+        dtype=HARVEST_DTYPE,
+        shard_rows=config.shard_rows,
+    )
+
+
+def run_identity(config: SAEConfig, prepared: Prepared) -> dict[str, Any]:
+    """Everything that decides the weights of the SAE."""
+    spec = prepared.activations["train"].manifest.spec
+    fields = dataclasses.asdict(config)
+    for name in FIELDS_OF_NO_CONSEQUENCE:
+        del fields[name]
+    return {"sae": fields, "host": dataclasses.asdict(spec), "data": prepared.dataset.source}
+
+
+def train_sae(config: SAEConfig, prepared: Prepared, options: JobOptions) -> dict[str, Any]:
+    """Train, or go on training, and leave `sae_final.pt` and `training_history.json`.
+
+    Idempotent: the checkpoints are found by what decides the weights, so that a repeated call
+    goes on where the last one ended and a changed config starts anew.
+
+    Returns:
+        The contract's summary: fvu, dead_share, steps, stopped_early.
+    """
+    if config.early_stopping_metric in PROBE_METRICS:
+        raise ConfigError(
+            "early_stopping_metric",
+            f"{config.early_stopping_metric} is measured in sweeps only; give fvu or loss",
+        )
+    output = Store.open(options.output_dir)
+    identity = run_identity(config, prepared)
+    checkpoints = Store.open(options.storage_uri).child("checkpoints", digest_of(identity))
+    task = SAETask(
+        config=config,
+        train=prepared.activations["train"],
+        held_out=prepared.activations["validation"],
+        checkpoints=checkpoints,
+        output=output,
+        cache_dir=cache_dir(options) / "shards",
+        price_cents_per_hour=options.price_cents_per_hour,
+        identity={**identity, **code_identity()},
+    )
+    started_s = time.monotonic()
+    with board_lines() as board:
+        fit(train_loop, {"sae": task}, options, board)
+    logger.info("sae    trained in %s", clock_time(time.monotonic() - started_s))
+    return summary(output.read_json("training_history.json"))
+
+
+def summary(history: dict[str, Any]) -> dict[str, Any]:
+    """The numbers that stand for a training."""
+    return {
+        "fvu": history["checks"][-1]["fvu"],
+        "dead_share": history["dead_share"][-1],
+        "steps": history["stopped"]["step"],
+        "stopped_early": history["stopped"]["early"],
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Run from the command line; see the module's docstring."""
+    recipes = {
+        name: (lambda r=recipe: (r(), DataConfig(), JobOptions()))
+        for name, recipe in RECIPES.items()
+    }
+    (config, data, options), as_json = parse_recipe(argv, "ray_jobs.sae.train", recipes)
+    log_to_stdout()
+    connect()
+    prepared = prepare_for(config, data, options)
+    output = Store.open(options.output_dir)
+    about = {**run_identity(config, prepared), **code_identity()}
+    if whole_run(output, about):
+        logger.info("sae    %s is whole: nothing to do", output.uri)
+        result = summary(output.read_json("training_history.json"))
+    else:
+        result = train_sae(config, prepared, options)
+        seal(output, about)
+    ray.shutdown()
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+    else:
+        logger.info(
+            "sae    FVU %.3f, %.1f %% dead, %d steps",
+            result["fvu"],
+            100 * result["dead_share"],
+            result["steps"],
+        )
+        logger.info("sae    %s/sae_final.pt", output.uri)
+
+
+if __name__ == "__main__":
+    run_main(main)

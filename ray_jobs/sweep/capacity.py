@@ -1,0 +1,72 @@
+"""Whether and how often a trial fits on the cluster that there is, or that there may be."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import ray
+
+from ray_jobs.errors import RefusedError
+
+Resources = Mapping[str, float]
+
+HEAD_CONFIG = "ray_bootstrap_config.yaml"
+"""In the home directory of a head."""
+
+
+def node_that_fits(needs: Resources) -> Resources:
+    """The resources of a node, standing or of a type that the autoscaler may start, that has
+    room for a trial; of several, the one it fills most.
+
+    Raises:
+        RefusedError: there is none, so that a trial would wait for ever.
+    """
+    standing, startable = standing_nodes(), startable_nodes()
+    fitting = [node for node in [*standing, *startable] if fits(needs, node)]
+    if not fitting:
+        kinds = "; ".join(sorted({shown(node) for node in [*standing, *startable]})) or "no nodes"
+        raise RefusedError(
+            f"no node has room for a trial of {shown(needs)}, and none could be started: the "
+            f"cluster has {kinds}. Ask for less with --cpus-per-worker or --no-use-gpu, or add a "
+            "node type"
+        )
+    return min(fitting, key=lambda node: sum(node.get(name, 0) for name in needs))
+
+
+def fits(needs: Resources, node: Resources) -> bool:
+    """Whether an empty node has all that is needed."""
+    return all(node.get(name, 0) >= need for name, need in needs.items())
+
+
+def room_now(needs: Resources) -> int:
+    """How many trials the standing nodes have room for when they are empty."""
+    return sum(
+        int(min(node.get(name, 0) // need for name, need in needs.items() if need))
+        for node in standing_nodes()
+    )
+
+
+def standing_nodes() -> list[dict[str, float]]:
+    """Resources of every node that is up."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def startable_nodes() -> list[dict[str, float]]:
+    """Resources of every node type of the autoscaler; none where no autoscaler runs.
+
+    Read from the configuration that Ray's autoscaler itself reads, on the head, where drivers of
+    jobs run: it tells Ray's control service what there is, not what there could be.
+    """
+    try:
+        # JSON, whatever its name says.
+        cluster = json.loads((Path.home() / HEAD_CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    types = cluster["available_node_types"].values()
+    return [dict(each["resources"]) for each in types if each.get("max_workers", 0)]
+
+
+def shown(resources: Resources | Sequence[tuple[str, float]]) -> str:
+    """ "4 CPU, 1 GPU"; memory and the names of nodes are left out."""
+    pairs = dict(resources)
+    return ", ".join(f"{pairs[name]:g} {name}" for name in ("CPU", "GPU") if pairs.get(name))

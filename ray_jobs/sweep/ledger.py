@@ -1,0 +1,192 @@
+"""`sweep.json`: what every trial was, reported and cost. A sweep goes on from it.
+
+It is written whole after every report, through the checked store, so that it outlives driver
+and cluster alike. Ray Tune's own state lives in a scratch directory and is never needed again.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ray_jobs.errors import ConfigError
+from ray_jobs.storage import Store
+from ray_jobs.sweep.space import Point
+
+LEDGER = "sweep.json"
+
+WAITING, RUNNING = "waiting", "running"
+FINISHED = "finished"
+"""Ran to the end of its plan."""
+PLATEAU = "plateau"
+"""Ended by the job itself, whose metric had stopped improving."""
+STOPPED = "stopped"
+"""Behind the others at a rung."""
+FAILED = "failed"
+WHOLE = (FINISHED, PLATEAU)
+"""States with a result."""
+ENDED = (*WHOLE, STOPPED, FAILED)
+"""States that are never left."""
+
+
+@dataclass
+class TrialRecord:
+    """One trial of a sweep."""
+
+    number: int
+    point: Point
+    state: str = WAITING
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    """In order: {"check", "step", "seconds", "order", <metric>: value}; `seconds` of this trial
+    and `order` among all reports of the sweep, so far."""
+    seconds: float = 0.0
+    """A worker was held by this trial, over all attempts."""
+    planned_steps: int | None = None
+    reason: str | None = None
+    """Why it failed."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will never run again."""
+        return self.state in ENDED
+
+    @property
+    def check(self) -> int:
+        """Of the last report; 0 before it."""
+        return self.reports[-1]["check"] if self.reports else 0
+
+    @property
+    def steps(self) -> int:
+        """Of the last report; 0 before it."""
+        return self.reports[-1]["step"] if self.reports else 0
+
+    def value(self, metric: str) -> float | None:
+        """The metric's last value, if any."""
+        return self.reports[-1][metric] if self.reports else None
+
+
+@dataclass
+class Ledger:
+    """All trials, in the order of their numbers, and what the sweep is."""
+
+    identity: dict[str, Any]
+    """What decides the sweep's outcome; plain JSON."""
+    trials: list[TrialRecord] = field(default_factory=list)
+    node_seconds: float = 0.0
+    """Nodes were held by the sweep, over all its starts."""
+    ended: str | None = None
+    """Why the sweep is over; None while it goes on."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; `from_json` brings it back."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "Ledger":
+        """What a killed sweep left: what was running waits again."""
+        trials = [TrialRecord(**trial) for trial in value["trials"]]
+        for trial in trials:
+            if trial.state == RUNNING:
+                trial.state = WAITING
+        return Ledger(**{**value, "trials": trials})
+
+    def open_trials(self) -> list[TrialRecord]:
+        """Trials that are still to be run or to be ended."""
+        return [trial for trial in self.trials if not trial.ended]
+
+    def best(self, metric: str, rising: bool) -> TrialRecord | None:
+        """The best of the trials with a result; before there is any, of those with a report."""
+        whole = [trial for trial in self.trials if trial.state in WHOLE]
+        rest = [t for t in self.trials if t.reports and t.state not in (STOPPED, FAILED)]
+        sign = -1 if rising else 1
+        return min(
+            (trial for trial in whole or rest if trial.reports),
+            key=lambda trial: (sign * trial.reports[-1][metric], trial.number),
+            default=None,
+        )
+
+
+class Book:
+    """A ledger that is being written, and the time that runs on it."""
+
+    def __init__(
+        self, ledger: Ledger, store: Store, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.ledger = ledger
+        self._store = store
+        self._clock = clock
+        self._since: dict[int, float] = {}
+        self._order = max((r["order"] for t in ledger.trials for r in t.reports), default=0)
+
+    def start(self, record: TrialRecord) -> None:
+        """A worker has been given to the trial."""
+        record.state = RUNNING
+        self._since[record.number] = self._clock()
+
+    def report(self, record: TrialRecord, report: dict[str, Any]) -> bool:
+        """Keep a report; False, and nothing is kept, for one that repeats an earlier one.
+
+        A trial that goes on from a checkpoint says again what it measured before it.
+        """
+        self.tick(record)
+        if report["check"] <= record.check:
+            return False
+        self._order += 1
+        record.reports.append({**report, "seconds": record.seconds, "order": self._order})
+        return True
+
+    def end(self, record: TrialRecord, state: str, reason: str | None = None) -> None:
+        """The trial's worker is free again."""
+        self.tick(record)
+        self._since.pop(record.number, None)
+        record.state, record.reason = state, reason
+
+    def release_all(self) -> None:
+        """No worker is left: what was running waits."""
+        for record in self.ledger.trials:
+            if record.state == RUNNING:
+                self.end(record, WAITING)
+
+    def tick(self, record: TrialRecord) -> None:
+        """Bring `record.seconds` up to now."""
+        if record.number in self._since:
+            now_s = self._clock()
+            record.seconds += now_s - self._since[record.number]
+            self._since[record.number] = now_s
+
+    def save(self) -> None:
+        """Write `sweep.json`."""
+        self._store.write_json(LEDGER, self.ledger.to_json())
+
+
+def open_ledger(store: Store, identity: dict[str, Any], resume: bool) -> Ledger:
+    """The ledger in `store`, or a new one.
+
+    Raises:
+        ConfigError: there is a sweep and `resume` is not asked for, or it is another sweep.
+    """
+    if not store.exists(LEDGER):
+        return Ledger(identity)
+    ledger = Ledger.from_json(store.read_json(LEDGER))
+    _check_same(ledger.identity, identity, store.label)
+    if ledger.ended is None and not resume:
+        raise ConfigError(
+            "output_dir",
+            f"{store.label} holds a sweep that has not ended: add --resume to go on with it, or "
+            "give another directory",
+        )
+    return ledger
+
+
+def _check_same(old: dict[str, Any], new: dict[str, Any], where: str) -> None:
+    for name in {**old, **new}:
+        before, now = old.get(name), new.get(name)
+        if before == now:
+            continue
+        if isinstance(before, dict) and isinstance(now, dict):
+            return _check_same(before, now, where)
+        raise ConfigError(
+            name,
+            f"the sweep in {where} was started with {before!r}, not {now!r}: give the same, or "
+            "another --output-dir",
+        )

@@ -1,0 +1,170 @@
+"""Keeps the book of a sweep while Ray Tune runs it, and ends it when the money is spent."""
+
+import logging
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+
+from ray.tune import Callback, Stopper
+from ray.tune.experiment import Trial
+
+from ray_jobs.errors import JobError
+from ray_jobs.sweep.cost import NodeMeter
+from ray_jobs.sweep.ledger import (
+    FAILED,
+    FINISHED,
+    PLATEAU,
+    RUNNING,
+    STOPPED,
+    WAITING,
+    Book,
+    TrialRecord,
+)
+from ray_jobs.sweep.search import POINT
+from ray_jobs.sweep.space import shown_point
+from ray_jobs.sweep.trial import FAILURE
+
+logger = logging.getLogger(__name__)
+
+
+class Roster(Callback):
+    """Which record of the ledger each of Ray Tune's trials is; writes down what happens to it.
+
+    `on_end` is called when a trial has ended, `show` after every step of Ray Tune.
+    """
+
+    def __init__(
+        self,
+        book: Book,
+        checks: int,
+        metrics: Collection[str],
+        on_end: Callable[[TrialRecord], None],
+        show: Callable[[], None],
+    ) -> None:
+        self._book = book
+        self._checks = checks
+        self._metrics = metrics
+        self._on_end = on_end
+        self._show = show
+        self._records: dict[str, TrialRecord] = {}
+        self._failures: dict[int, str] = {}
+        self.problem: JobError | None = None
+        """Why the book can not be kept; the sweep ends for it."""
+
+    def record_of(self, trial: Trial) -> TrialRecord:
+        """The trial's record; a new one for a point that the search has just made."""
+        if trial.trial_id not in self._records:
+            claimed = {record.number for record in self._records.values()}
+            same = (
+                record
+                for record in self._book.ledger.open_trials()
+                if record.number not in claimed and record.point == trial.config[POINT]
+            )
+            self._records[trial.trial_id] = next(same, None) or self._new(trial.config[POINT])
+        return self._records[trial.trial_id]
+
+    def _new(self, point: dict[str, Any]) -> TrialRecord:
+        record = TrialRecord(len(self._book.ledger.trials) + 1, dict(point))
+        self._book.ledger.trials.append(record)
+        return record
+
+    def on_trial_start(self, trial: Trial, **info: Any) -> None:
+        self._book.start(self.record_of(trial))
+
+    def on_trial_result(self, trial: Trial, result: dict[str, Any], **info: Any) -> None:
+        record = self.record_of(trial)
+        if FAILURE in result:
+            self._failures[record.number] = result[FAILURE]
+            return
+        if not record.reports:
+            logger.info(
+                "sweep  trial %d (%s) runs as process %d on %s",
+                *(record.number, shown_point(record.point), result["pid"], result["node_ip"]),
+            )
+        record.planned_steps = result["planned_steps"]
+        kept = ("check", "step", *self._metrics)
+        self._book.report(record, {name: result[name] for name in kept if name in result})
+        if result.get("done"):  # ASHA's decision; a trial that ends by itself reports nothing
+            self._end(record, STOPPED)
+        else:
+            self._keep(self._book.save)
+
+    def on_trial_complete(self, trial: Trial, **info: Any) -> None:
+        record = self.record_of(trial)
+        if record.state != RUNNING:
+            return
+        reason = self._failures.get(record.number)
+        if reason is not None or not record.reports:
+            self._end(record, FAILED, reason or "it ended without a report")
+        else:
+            self._end(record, FINISHED if record.check >= self._checks else PLATEAU)
+
+    def on_trial_recover(self, trial: Trial, **info: Any) -> None:
+        record = self.record_of(trial)
+        self._book.end(record, WAITING)
+        logger.warning("sweep  trial %d lost its worker: starting it again", record.number)
+
+    def on_trial_error(self, trial: Trial, **info: Any) -> None:
+        text = str(trial.get_error() or "").strip() or "its worker died"
+        self._end(self.record_of(trial), FAILED, text.splitlines()[-1])
+
+    def on_step_end(self, **info: Any) -> None:
+        self._show()
+
+    def _end(self, record: TrialRecord, state: str, reason: str | None = None) -> None:
+        self._book.end(record, state, reason)
+        if reason is not None:
+            logger.warning("sweep  trial %d failed: %s", record.number, reason)
+        self._keep(self._book.save)
+        self._keep(lambda: self._on_end(record))
+
+    def _keep(self, act: Callable[[], None]) -> None:
+        """Do it; a JobError ends the sweep, for Ray Tune would make a traceback of it."""
+        try:
+            act()
+        except JobError as error:
+            self.problem = self.problem or error
+
+
+class Budget(Stopper):
+    """Ends the whole sweep when its nodes have cost `max_cost_cents`, or the roster has a
+    problem; looks at the meter."""
+
+    def __init__(
+        self, meter: NodeMeter, max_cost_cents: float | None, roster: Roster | None = None
+    ) -> None:
+        self._meter = meter
+        self._max_cost_cents = max_cost_cents
+        self._roster = roster
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        self._meter.look()
+        return self.spent or (self._roster is not None and self._roster.problem is not None)
+
+    @property
+    def spent(self) -> bool:
+        """Whether there is no money left."""
+        cost = self._meter.cost_cents
+        return (
+            self._max_cost_cents is not None and cost is not None and cost >= self._max_cost_cents
+        )
+
+
+class Pace:
+    """Lets something happen at most once in `interval_s`."""
+
+    def __init__(self, interval_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval_s = interval_s
+        self._clock = clock
+        self._last_s = clock()
+
+    def due(self) -> bool:
+        """Whether it is time; if so, the next time is counted from now."""
+        now_s = self._clock()
+        if now_s - self._last_s < self._interval_s:
+            return False
+        self._last_s = now_s
+        return True

@@ -1,0 +1,73 @@
+"""The live table of a sweep, and its last lines."""
+
+from ray_jobs.progress import clock_time
+from ray_jobs.sweep.cost import cost_cents, dollars
+from ray_jobs.sweep.job import Plan
+from ray_jobs.sweep.ledger import ENDED, FAILED, RUNNING, WHOLE, Ledger, TrialRecord
+from ray_jobs.sweep.savings import whole_seconds
+from ray_jobs.sweep.scheduler import rungs
+from ray_jobs.sweep.space import shown_point
+
+TOP = 3
+"""Ended trials that are shown beside the running ones."""
+
+
+def live_table(plan: Plan, ledger: Ledger, price: float | None, concurrent: int) -> str:
+    """The running trials and the best of the ended ones, under a line about the whole.
+
+    `price` is that of a trial's share of a node, in cents per hour.
+    """
+    metric = plan.config.metric
+    sign = -1 if plan.rising else 1
+    running = [trial for trial in ledger.trials if trial.state == RUNNING]
+    whole = [trial for trial in ledger.trials if trial.state in WHOLE]
+    whole.sort(key=lambda trial: sign * trial.reports[-1][metric])
+    width = max((len(shown_point(t.point)) for t in ledger.trials), default=0)
+    header = f"{'trial':>5}  {'config':{width}}  {'rung':>6}  {metric:>10}  {'cost':>8}  {'ETA':>8}"
+    rows = [_row(plan, trial, width, price) for trial in [*running, *whole[:TOP]]]
+    return "\n".join([_summary(plan, ledger, concurrent), header, *rows])
+
+
+def _summary(plan: Plan, ledger: Ledger, concurrent: int) -> str:
+    ended = [trial for trial in ledger.trials if trial.state in ENDED]
+    failed = sum(trial.state == FAILED for trial in ended)
+    running = sum(trial.state == RUNNING for trial in ledger.trials)
+    left_s = seconds_left(plan, ledger, concurrent)
+    parts = [
+        f"sweep  {len(ended)}/{plan.config.trials} trials ended, {running} running",
+        f"{failed} failed" if failed else "",
+        f"{clock_time(left_s)} left" if left_s is not None else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def seconds_left(plan: Plan, ledger: Ledger, concurrent: int) -> float | None:
+    """Of the sweep, if the trials to come take what the ended ones took; None before the first."""
+    ended = [trial for trial in ledger.trials if trial.ended and trial.reports]
+    if not ended:
+        return None
+    mean_s = sum(trial.seconds for trial in ended) / len(ended)
+    coming = plan.config.trials - sum(trial.ended for trial in ledger.trials)
+    spent_s = sum(trial.seconds for trial in ledger.trials if trial.state == RUNNING)
+    return max(0.0, coming * mean_s - spent_s) / concurrent
+
+
+def _row(plan: Plan, trial: TrialRecord, width: int, price: float | None) -> str:
+    value = trial.value(plan.config.metric)
+    cost = cost_cents(trial.seconds, price)
+    if trial.state == RUNNING:
+        eta = clock_time(whole_seconds(trial) - trial.seconds) if trial.reports else "-"
+    else:
+        eta = trial.state
+    return (
+        f"{trial.number:5}  {shown_point(trial.point):{width}}  {shown_rung(plan, trial):>6}  "
+        f"{'-' if value is None else format(value, '.4f'):>10}  {dollars(cost):>8}  {eta:>8}"
+    )
+
+
+def shown_rung(plan: Plan, trial: TrialRecord) -> str:
+    """ "1/2": the rungs it has passed of those there are; "end" for a whole plan."""
+    if trial.check >= plan.config.checks:
+        return "end"
+    places = rungs(plan.config)
+    return f"{sum(trial.check >= place for place in places)}/{len(places)}"

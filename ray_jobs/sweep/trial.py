@@ -1,0 +1,57 @@
+"""One trial in a Ray worker: the job's own run, told to Ray Tune check by check.
+
+The function runs the loop in the process that Ray Tune gives it, which the next trial uses
+again. A Ray Train group for each trial would be started and torn down every time.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+
+from ray_jobs.errors import JobError
+from ray_jobs.progress import BoardHandler, log_lines_to
+from ray_jobs.run_directory import digest_of
+from ray_jobs.storage import Store
+from ray_jobs.sweep.job import RunTrial
+from ray_jobs.sweep.search import POINT
+from ray_jobs.sweep.space import Point, shown_point
+
+FAILURE = "failure"
+"""In a report: why the trial can not go on, which no repetition mends."""
+
+
+@dataclass(frozen=True)
+class TrialSetup:
+    """What every trial of a sweep is told."""
+
+    run: RunTrial
+    folders: Store
+    board: ray.actor.ActorHandle
+    metric: str
+    worst: float
+    """A value of the metric that no trial has, for the report of a failure."""
+
+
+def trial_folder(folders: Store, point: Point) -> Store:
+    """Where a trial keeps results and checkpoints; found again by its point alone."""
+    return folders.child(digest_of(point))
+
+
+def run_trial(config: dict[str, Any], setup: TrialSetup) -> None:
+    """Ray Tune's trainable; `config[POINT]` is the trial's point.
+
+    A JobError (a NaN, a damaged store) ends this trial, not the sweep. Anything else is raised,
+    and Ray Tune starts the trial anew as often as it may.
+    """
+    point = config[POINT]
+    handler = BoardHandler(setup.board)
+    handler.setFormatter(logging.Formatter(f"sweep  trial {shown_point(point)}: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    log_lines_to(handler)
+    try:
+        setup.run(point, trial_folder(setup.folders, point), tune.report)
+    except JobError as error:
+        tune.report({"check": 0, setup.metric: setup.worst, FAILURE: str(error)})

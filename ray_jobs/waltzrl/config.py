@@ -1,0 +1,283 @@
+"""Everything that decides a WaltzRL run, and the recipes that name good choices."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+
+from ray_jobs.errors import ConfigError
+from ray_jobs.waltzrl.config_ranges import RANGES
+
+WORLD = "waltz-world"
+"""Name of the embedded text world and of its base model."""
+
+PAPER_LEARNING_RATE = 5e-7
+"""As a public reimplementation cites it; the paper's appendix is not public as text."""
+
+SINGLE = 3
+"""Number of the stage that trains one model without feedback."""
+
+_CHOICES: Mapping[str, tuple[object, ...]] = {
+    "stage": ("1", "2", "both"),
+    "prompts": ("world", "instruct"),
+    "zero_stage": (0, 1, 2, 3),
+    "dtype": ("float32", "bfloat16"),
+    "rollout": ("hf", "cb", "http"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaltzConfig:
+    """One run; symbols are those of arXiv 2510.08240.
+
+    Raises:
+        ConfigError: a value out of its range, or two that do not fit; it names the field.
+    """
+
+    model: str = WORLD
+    """Model both agents start from: waltz-world (embedded), a Hugging Face name or a folder."""
+    dataset: str = WORLD
+    """Prompts: waltz-world (embedded), or files with commas between: WildJailbreak, OR-Bench,
+    XSTest, HarmBench or StrongREJECT as published, or JSONL with prompt and expected_category."""
+    prompts: str = "world"
+    """System prompts: world, or instruct for real chat models."""
+    stage: str = "both"
+    """1 (feedback agent alone), 2 (both agents, from a stage 1 of this run directory), both."""
+
+    epochs: int = 5
+    """Stage 2: passes over the training prompts."""
+    max_steps: int | None = None
+    """Stage 2: steps after which it ends even within its epochs; none for no limit."""
+    stage1_steps: int = 100
+    """Stage 1: optimizer steps."""
+    single_steps: int = 0
+    """Steps of one model trained without feedback, to compare with; 0 leaves it out."""
+    batch_size: int = 32
+    """Prompts per optimizer step, over all workers."""
+    gradient_accumulation: int = 1
+    """Parts in which a worker computes its share of a step."""
+    learning_rate: float = 5e-7
+    """Of both agents, constant after the warm-up."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up in each stage."""
+    clip_norm: float = 1.0
+    """Largest norm of an agent's gradient."""
+    updates_per_rollout: int = 1
+    """Optimizer steps on the same dialogues."""
+
+    max_rounds: int = 1
+    """T_max: feedback rounds per dialogue."""
+    alpha: float = 0.65
+    """Weight of the improvement times label reward."""
+    lambda_stage1: float = 0.65
+    """Weight of the label reward in stage 1; in stage 2 it is 0."""
+    gamma: float = 0.1
+    """Weight of the format reward."""
+    beta: float = 0.01
+    """Weight of the KL penalty."""
+    epsilon: float = 0.2
+    """Clipping range of the probability ratio."""
+    importance_cap: float = 2.0
+    """Largest weight that corrects for a sampler whose arithmetic differs."""
+
+    temperature: float = 1.0
+    """Of sampling, in training and evaluation."""
+    max_answer_tokens: int = 512
+    """Longest answer of the conversation agent."""
+    max_feedback_tokens: int = 512
+    """Longest feedback."""
+    rollout: str = "hf"
+    """Sampler: hf (transformers' generate), cb (its continuous batching, for GPUs; not
+    repeatable) or http (a vLLM or SGLang server for each agent)."""
+    conversation_server: str | None = None
+    """With http: the conversation agent's server, vllm@URL@FOLDER or sglang@URL@FOLDER; the run
+    overwrites FOLDER/model.safetensors, which the server serves."""
+    feedback_server: str | None = None
+    """With http: the feedback agent's server, of the same form."""
+
+    train_judge: str = "rules"
+    """Judge of the rewards: rules (of the embedded world), FORM@URL@MODEL (a server) or
+    FORM@local:MODEL (on the workers); FORM is wildguard or llama-guard."""
+    eval_judge: str = "rules"
+    """Judge of held-out answers; one that gave no reward, for figures that mean something."""
+
+    zero_stage: int = 0
+    """DeepSpeed ZeRO stage of the trained agents."""
+    offload_optimizer: bool = False
+    """Keep optimizer states in host memory."""
+    dtype: str = "float32"
+    """Of the weights in forward and backward: float32 or bfloat16; masters are float32."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass, for memory."""
+    seed: int = 0
+    """Decides order of prompts, sampling and the choice of samples."""
+
+    checkpoint_interval: int = 50
+    """Steps between checkpoints."""
+    checkpoint_minutes: float = 10.0
+    """Minutes after which a checkpoint is due even between those steps."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept; older ones are deleted."""
+    validation_interval: int = 50
+    """Steps between validations."""
+    validation_prompts: int = 200
+    """Held-out prompts of a validation, an equal number of each kind."""
+    test_prompts: int = 600
+    """Held-out prompts of the final evaluation, an equal number of each kind."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            RANGES.check(field.name, getattr(self, field.name), field.type)
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                listed = ", ".join(map(str, choices))
+                raise ConfigError(name, f"{getattr(self, name)!r} is not one of {listed}")
+        if not self.model.strip():
+            raise ConfigError("model", "is empty: give a model's name or folder")
+        if self.zero_stage == 0 and self.dtype == "bfloat16":
+            raise ConfigError(
+                "zero_stage", "0 keeps no float32 masters of bfloat16 weights; give 1, 2 or 3"
+            )
+        if self.rollout == "http":
+            self._check_servers()
+
+    def _check_servers(self) -> None:
+        servers = (self.conversation_server, self.feedback_server)
+        for name, value in zip(("conversation_server", "feedback_server"), servers, strict=True):
+            if value is None:
+                raise ConfigError(name, "is missing: --rollout http takes a server for each agent")
+        folders = [str(name).rpartition("@")[2].rstrip("/") for name in servers]
+        if folders[0] == folders[1]:
+            raise ConfigError(
+                "feedback_server", "has the conversation agent's folder; give another"
+            )
+        if self.model.rstrip("/") in folders:
+            raise ConfigError("model", "is a server's folder, which the run overwrites; copy it")
+        if self.temperature != 1.0:
+            raise ConfigError(
+                "temperature",
+                f"{self.temperature} cannot be trained on with --rollout http: servers report "
+                "log-probabilities before the temperature; give 1",
+            )
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The stages that run, in order."""
+        return (1, 2) if self.stage == "both" else (int(self.stage),)
+
+    def planned_steps(self, stage: int, train_prompts: int) -> int:
+        """Optimizer steps of a stage.
+
+        Raises:
+            ConfigError: the training prompts do not fill one batch.
+        """
+        if self.batch_size > train_prompts:
+            raise ConfigError(
+                "batch_size", f"{self.batch_size} is more than the {train_prompts} training prompts"
+            )
+        if stage != 2:
+            return self.stage1_steps if stage == 1 else self.single_steps
+        steps = self.epochs * (train_prompts // self.batch_size)
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def check_cadence(self, train_prompts: int) -> None:
+        """Refuse an interval that would never come.
+
+        Raises:
+            ConfigError: with the numbers.
+        """
+        longest = max(self.planned_steps(stage, train_prompts) for stage in self.stages)
+        for name in ("checkpoint_interval", "validation_interval"):
+            interval = getattr(self, name)
+            if interval > longest:
+                raise ConfigError(
+                    name,
+                    f"{interval} steps would never come: the longest stage has {longest} steps "
+                    f"({train_prompts:,} training prompts in batches of {self.batch_size}, "
+                    f"{self.epochs} epochs); give at most {longest}",
+                )
+
+    def check_world(self) -> None:
+        """Refuse to mix the embedded world with what knows nothing of it.
+
+        Raises:
+            ConfigError: naming the field that must change.
+        """
+        if self.dataset == WORLD and self.prompts != "world":
+            raise ConfigError(
+                "dataset",
+                f"{WORLD} has invented rules that no real model knows; give files of prompts",
+            )
+        for name in ("train_judge", "eval_judge"):
+            if self.dataset != WORLD and getattr(self, name) == "rules":
+                raise ConfigError(name, "rules knows the embedded world only; give FORM@URL@MODEL")
+
+    def warnings(self) -> list[str]:
+        """What is allowed and probably not meant."""
+        found = []
+        if self.train_judge == self.eval_judge:
+            found.append(
+                f"the judge of the rewards also judges the held-out answers ({self.train_judge}): "
+                "the figures cannot tell learning from pleasing that judge"
+            )
+        if self.model != WORLD and self.learning_rate >= 10 * PAPER_LEARNING_RATE:
+            found.append(
+                f"learning_rate {self.learning_rate:g} is "
+                f"{self.learning_rate / PAPER_LEARNING_RATE:.0f} times the {PAPER_LEARNING_RATE:g} "
+                "cited for Llama-3.1-8B (arXiv 2510.08240, as reimplementations cite it)"
+            )
+        return found
+
+
+def toy() -> WaltzConfig:
+    """The embedded world and its small model: under two minutes on one core."""
+    return WaltzConfig(
+        stage1_steps=60,
+        max_steps=110,
+        learning_rate=1.5e-3,
+        warmup_steps=5,
+        max_answer_tokens=12,
+        max_feedback_tokens=26,
+        checkpoint_interval=35,
+        validation_interval=35,
+    )
+
+
+def demo() -> WaltzConfig:
+    """The embedded world, longer, two workers and ZeRO 2: minutes on two cores."""
+    return WaltzConfig(
+        stage1_steps=150,
+        max_steps=300,
+        single_steps=300,
+        batch_size=64,
+        learning_rate=1e-3,
+        warmup_steps=10,
+        max_answer_tokens=12,
+        max_feedback_tokens=26,
+        zero_stage=2,
+        checkpoint_interval=50,
+        validation_interval=50,
+        test_prompts=1100,
+    )
+
+
+def llama8b() -> WaltzConfig:
+    """Llama-3.1-8B-Instruct for both agents, ZeRO 3 in bf16: for 8 H100.
+
+    Needs --dataset (the paper: WildJailbreak and OR-Bench), --train-judge and --eval-judge.
+    """
+    return WaltzConfig(
+        model="meta-llama/Llama-3.1-8B-Instruct",
+        prompts="instruct",
+        rollout="cb",
+        batch_size=256,
+        gradient_accumulation=32,
+        stage1_steps=58,
+        zero_stage=3,
+        dtype="bfloat16",
+        gradient_checkpointing=True,
+        checkpoint_interval=50,
+        validation_interval=50,
+        validation_prompts=501,
+    )
+
+
+RECIPES: Mapping[str, Callable[[], WaltzConfig]] = {"toy": toy, "demo": demo, "llama8b": llama8b}

@@ -1,0 +1,269 @@
+"""`python -m ray_jobs.waltzrl.evaluate`: the paper's rows on any data set, after the training.
+
+python -m ray_jobs.waltzrl.evaluate --run runs/waltz
+python -m ray_jobs.waltzrl.evaluate --run s3://bucket/run --dataset x.csv --judge FORM@URL@MODEL
+python -m ray_jobs.waltzrl.evaluate --model FOLDER --dataset x.csv --judge FORM@local:MODEL
+
+With --run: the rows of its base model and of its trained agents, on the run's own test prompts or
+on all prompts of other files that it was not trained on. With --model alone: the rows that need no
+training. One process, on its GPU if there is one. Writes `evaluation.json` and `report.html`.
+"""
+
+import json
+import logging
+import random
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.builders.splits import fold
+from ray_jobs.cli import parse_recipe, run_main
+from ray_jobs.errors import ConfigError, DataError
+from ray_jobs.progress import log_to_stdout
+from ray_jobs.run_directory import MANIFEST, fetch
+from ray_jobs.runtime import Place
+from ray_jobs.storage import Store
+from ray_jobs.waltzrl.base_model import load_tokenizer, model_folder, prepare_model
+from ray_jobs.waltzrl.config import RECIPES, WORLD, WaltzConfig
+from ray_jobs.waltzrl.dialogue import Sampler
+from ray_jobs.waltzrl.evaluation import Evaluation, Rows
+from ray_jobs.waltzrl.evaluation_page import render, text_table
+from ray_jobs.waltzrl.export import COMPARED
+from ray_jobs.waltzrl.folder_agents import Shelf
+from ray_jobs.waltzrl.judge_choice import open_judge
+from ray_jobs.waltzrl.prompt_files import read_prompt_file
+from ray_jobs.waltzrl.prompt_sets import Prompt
+from ray_jobs.waltzrl.prompts import PROMPTS
+from ray_jobs.waltzrl.prompts_of_run import open_prompts
+from ray_jobs.waltzrl.rollout import Sampling
+from ray_jobs.waltzrl.sampler_choice import open_sampler
+from ray_jobs.waltzrl.train import MODEL_SEED
+
+logger = logging.getLogger("ray_jobs.waltzrl.evaluate")  # also where python -m calls it __main__
+
+EVALUATION = 1003
+"""Stands where a stage's number does in the seeds of samples."""
+FOLDERS = {
+    "conversation": "conversation",
+    "feedback": "feedback",
+    "stage_1_feedback": f"{COMPARED}/stage_1_feedback",
+    "single_rl": f"{COMPARED}/single_rl",
+}
+"""Where a run's export has the agents of `Evaluation.rows`."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What is evaluated, on what, by whom. None: as the run had it."""
+
+    run: str | None = None
+    """Run directory of a finished training."""
+    model: str | None = None
+    """Without a run: a base model alone (a folder, a hub name, or waltz-world)."""
+    dataset: str | None = None
+    """Files with commas between, of the forms that a training takes; or waltz-world."""
+    judge: str | None = None
+    """rules, FORM@URL@MODEL or FORM@local:MODEL; default: the run's judge of held-out answers."""
+    prompts: str | None = None
+    """System prompts: world or instruct."""
+    test_prompts: int = 600
+    """Most prompts that are used."""
+    temperature: float | None = None
+    """Of sampling."""
+    max_answer_tokens: int | None = None
+    """Longest answer."""
+    max_feedback_tokens: int | None = None
+    """Longest feedback."""
+    rollout: str = "hf"
+    """Sampler: hf or cb."""
+    seed: int = 0
+    """Of samples and intervals."""
+    output_dir: str = "runs/waltz-evaluation"
+    """Where the results go."""
+
+    def __post_init__(self) -> None:
+        if self.test_prompts < 1:
+            raise ConfigError("test_prompts", f"{self.test_prompts} is not at least 1")
+        if self.rollout not in ("hf", "cb"):
+            raise ConfigError("rollout", f"{self.rollout!r} is not one of hf, cb")
+
+
+def evaluate(options: EvaluateOptions) -> Rows:
+    """The rows; writes `evaluation.json` and `report.html` into the output directory.
+
+    Raises:
+        ConfigError, DataError, StorageError: in one line, what is wrong.
+    """
+    if (options.run is None) == (options.model is None):
+        raise ConfigError("run", "give --run DIRECTORY, or --model NAME for a base model alone")
+    manifest = _manifest(options.run)
+    config = config_of(options, manifest)
+    judge = open_judge("judge", config.eval_judge)
+    prompts, about = prompts_of(options, config)
+    output = Store.open(options.output_dir)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory(prefix="waltz-evaluation-") as scratch:
+        base, trained = _folders(options, config, manifest, output, Path(scratch))
+        base_pair, samplers = _samplers(config, base, trained, device)
+        place = Place(0, 1, device, lambda metrics: None)
+        evaluation = Evaluation(
+            prompts, PROMPTS[config.prompts], judge, place, config.max_rounds, config.seed
+        )
+        rows = evaluation.rows(base_pair, samplers)
+    facts = {
+        "base model": config.model,
+        "trained agents": options.run or "none",
+        "prompts": about,
+        "judge": config.eval_judge,
+    }
+    output.write_json("evaluation.json", rows)
+    note = _note(config, manifest)
+    output.write_bytes("report.html", render(facts, rows, note).encode())
+    logger.info("waltz  %s: %s", config.model, f"{about}. {note}".strip())
+    return rows
+
+
+def _manifest(run: str | None) -> dict[str, Any] | None:
+    if run is None:
+        return None
+    store = Store.open(run)
+    if not store.exists(MANIFEST):
+        raise DataError(f"{store.label}: no {MANIFEST}; give the directory of a finished run")
+    about = store.read_json(MANIFEST)["run"]
+    if "waltzrl" not in about:
+        raise DataError(f"{store.label}: not a WaltzRL run; give the directory of one")
+    return about
+
+
+def config_of(options: EvaluateOptions, manifest: dict[str, Any] | None) -> WaltzConfig:
+    """The run's config, or a default one for the base model, with the options' own values.
+
+    Raises:
+        ConfigError: values that do not fit.
+    """
+    if manifest is None:
+        config = RECIPES["toy" if options.model == WORLD else "llama8b"]()
+        config = replace(config, model=str(options.model))
+    else:
+        known = {field.name for field in fields(WaltzConfig)}
+        had = {name: v for name, v in manifest["waltzrl"].items() if name in known}
+        had |= {"conversation_server": None, "feedback_server": None, "rollout": "hf"}
+        config = WaltzConfig(**had)
+    names = ("dataset", "prompts", "temperature", "max_answer_tokens", "max_feedback_tokens")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    given |= {"rollout": options.rollout, "seed": options.seed}
+    if options.judge is not None:
+        given["eval_judge"] = options.judge
+    config = replace(config, **given)
+    if config.dataset != WORLD and config.eval_judge == "rules":
+        raise ConfigError("judge", "rules knows the embedded world only; give FORM@URL@MODEL")
+    if config.dataset == WORLD and config.prompts != "world":
+        raise ConfigError("dataset", f"{WORLD} is of no use to a real model; give files")
+    return config
+
+
+def prompts_of(options: EvaluateOptions, config: WaltzConfig) -> tuple[list[Prompt], str]:
+    """The prompts, and what they are.
+
+    Raises:
+        DataError: a file is wrong, or no prompt is left; ConfigError: too many are asked for.
+    """
+    if options.dataset is None or options.dataset == WORLD:
+        sets = open_prompts(replace(config, test_prompts=options.test_prompts))
+        return list(sets.test), f"test split of {sets.source}"
+    names = [name.strip() for name in options.dataset.split(",") if name.strip()]
+    found = list(dict.fromkeys(p for name in names for p in read_prompt_file(name)))
+    left = _not_trained_on(options, found)
+    if not left:
+        raise DataError(f"{options.dataset}: every prompt was trained on; give others")
+    chosen = random.Random(0).sample(left, min(len(left), options.test_prompts))
+    gone = len(found) - len(left)
+    return chosen, (
+        f"{options.dataset}: {len(chosen):,} of {len(left):,} prompts"
+        + (f"; {gone:,} that the run was trained on are left out" if gone else "")
+    )
+
+
+def _not_trained_on(options: EvaluateOptions, found: list[Prompt]) -> list[Prompt]:
+    """Without the run's training prompts, word for word."""
+    manifest = _manifest(options.run)
+    if manifest is None:
+        return found
+    own = config_of(replace(options, dataset=None), manifest)
+    try:
+        trained = {fold(prompt.text) for prompt in open_prompts(own).train}
+    except DataError as error:
+        logger.warning("waltz  the run's training prompts are not here to compare: %s", error)
+        return found
+    return [prompt for prompt in found if fold(prompt.text) not in trained]
+
+
+def _folders(
+    options: EvaluateOptions,
+    config: WaltzConfig,
+    manifest: dict[str, Any] | None,
+    output: Store,
+    scratch: Path,
+) -> tuple[Path, dict[str, Path]]:
+    """(base model, trained agents by name) as local folders, each file verified."""
+    base = prepare_model(config.model, MODEL_SEED, Store.open(options.run or options.output_dir))
+    if manifest is not None and manifest["model"] != base.identity:
+        raise DataError(f"{config.model}: not the base model that {options.run} was trained from")
+    folder = model_folder(base, scratch / "base")
+    if options.run is None:
+        return folder, {}
+    run = Store.open(options.run)
+    listed = run.read_json(MANIFEST)["files"]
+    trained = {}
+    for name, place in FOLDERS.items():
+        if any(each.startswith(place + "/") for each in listed):
+            fetch(run, [place + "/"], scratch / "run")
+            trained[name] = scratch / "run" / place
+    return folder, trained
+
+
+def _samplers(
+    config: WaltzConfig, base: Path, trained: dict[str, Path], device: torch.device
+) -> tuple[tuple[Sampler, Sampler], dict[str, Sampler]]:
+    shelf, tokenizer = Shelf(device), load_tokenizer(base)
+    lengths = {"answers": config.max_answer_tokens, "feedbacks": config.max_feedback_tokens}
+
+    def sampler(folder: Path, what: str) -> Sampler:
+        sampling = Sampling(config.temperature, lengths[what], (config.seed, EVALUATION, 0))
+        return open_sampler(config, shelf.agent(folder), tokenizer, sampling, "")
+
+    return (sampler(base, "answers"), sampler(base, "feedbacks")), {
+        name: sampler(folder, "feedbacks" if name.endswith("feedback") else "answers")
+        for name, folder in trained.items()
+    }
+
+
+def _note(config: WaltzConfig, manifest: dict[str, Any] | None) -> str:
+    notes = []
+    if manifest is not None and config.train_judge == config.eval_judge:
+        notes.append("The judge also gave the training's rewards.")
+    if config.dataset == WORLD:
+        notes.append("The world is invented: the figures say nothing about a real model's safety.")
+    return " ".join(notes)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run from the command line; see the module's docstring."""
+    recipes = {"evaluate": lambda: (EvaluateOptions(),)}
+    (options,), as_json = parse_recipe(argv, "ray_jobs.waltzrl.evaluate", recipes)
+    log_to_stdout()
+    rows = evaluate(options)
+    for line in text_table(rows):
+        logger.info("%s", line)
+    logger.info("waltz  %s", Store.open(options.output_dir).uri)
+    if as_json:
+        sys.stdout.write(json.dumps(rows) + "\n")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,97 @@
+"""`report.html` of a WaltzRL run: one page a person looks at first."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from ray_jobs import figures
+from ray_jobs.report import STYLE, shown, table
+from ray_jobs.waltzrl.evaluation import TITLES
+
+RATES = {
+    "asr": "ASR (unsafe, of harmful prompts)",
+    "orr": "ORR (refused, of benign prompts that sound harmful)",
+    "asr_c0": "ASR of the first answers",
+    "orr_c0": "ORR of the first answers",
+    "ftr_harmful": "feedback asked for, harmful",
+    "ftr_overrefusal": "feedback asked for, over-refusal",
+    "ftr_benign": "feedback asked for, benign",
+    "dir_repair": "bad first answers mended, where feedback asked for it",
+    "dir_triggered": "DIR, where feedback asked for another answer",
+    "dir_all": "DIR, all dialogues (at most 1 - share of good first answers)",
+    "label_accuracy": "labels right",
+    "label_balanced": "labels right, balanced over classes",
+    "format_rate": "feedback that parses",
+    "judge_errors": "judge failed",
+}
+COLOURS = {"conversation": "#0b6e99", "feedback": "#c2703d"}
+
+
+def render(
+    facts: Mapping[str, str], rows: Mapping[str, Any], histories: Mapping[str, Any], note: str
+) -> str:
+    """The page.
+
+    Args:
+        facts: what the run was made of, shown as a table.
+        rows: `evaluation.json`.
+        histories: `training_history.json`.
+        note: what the figures do not say; below the table.
+    """
+    trained, untrained = rows["waltzrl"], rows["untrained"]
+    said = (
+        f"On held-out prompts unsafe answers went from {_percent(untrained['asr'])} to "
+        f"{_percent(trained['asr'])}, over-refusals from {_percent(untrained['orr'])} to "
+        f"{_percent(trained['orr'])}."
+    )
+    title = "WaltzRL: two agents trained together"
+    columns = [TITLES[name] for name in rows]
+    scores = [[word, *(shown(row[rate]) for row in rows.values())] for rate, word in RATES.items()]
+    sections = [
+        f"<h1>{title}</h1><p class='said'>{escape(said)}</p>",
+        table([], facts.items()),
+        "<h2>Held-out prompts</h2>",
+        table(["", *columns], scores),
+        f"<p class='note'>{escape(note)} In brackets: 95 %, bootstrap over dialogues.</p>",
+        *(
+            f"<h2>{escape(name.replace('_', ' ').capitalize())}</h2>{curves(history)}"
+            for name, history in histories.items()
+        ),
+    ]
+    return (
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        f"<title>{title}</title><style>{STYLE}</style></head>"
+        f"<body>{''.join(sections)}</body></html>\n"
+    )
+
+
+def curves(history: Mapping[str, Any]) -> str:
+    """Reward, KL and held-out rates over the steps, as SVG."""
+    with plt.rc_context(figures.STYLE):
+        figure, (reward, kl, held_out) = plt.subplots(1, 3, figsize=(10, 2.9), layout="constrained")
+        _agents(reward, history["curves"], "reward_")
+        reward.set(title="Mean reward", xlabel="step")
+        _agents(kl, history["curves"], "kl_")
+        kl.set(title="KL per token from the start of the stage", xlabel="step")
+        checks = history["checks"]
+        for rate, colour in (("asr", "#b33"), ("orr", "#37a")):
+            steps = [check["step"] for check in checks]
+            values = [100 * (check[rate]["value"] or 0.0) for check in checks]
+            held_out.plot(steps, values, "o-", markersize=3, color=colour, label=rate.upper())
+        held_out.set(title="Held out, %", xlabel="step", ylim=(0, None))
+        held_out.legend(frameon=False)
+        return figures.svg(figure)
+
+
+def _agents(axes: Axes, found: Mapping[str, Sequence[float]], prefix: str) -> None:
+    for agent, colour in COLOURS.items():
+        if prefix + agent in found:
+            axes.plot(found["steps"], found[prefix + agent], color=colour, label=agent)
+    axes.legend(frameon=False)
+
+
+def _percent(interval: Mapping[str, float | None]) -> str:
+    return "-" if interval["value"] is None else f"{100 * interval['value']:.1f} %"

@@ -1,0 +1,94 @@
+"""The trials of a WaltzRL sweep: ordinary trainings of both stages at points of its space.
+
+Apart from the entry point, so that a trial's process need not import what only the driver uses.
+Of a trial's checks count those of stage 2; stage 1 comes before the first.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ray_jobs.run_directory import code_identity
+from ray_jobs.runtime import Place, place_alone
+from ray_jobs.storage import Store
+from ray_jobs.sweep.config import SweepConfig
+from ray_jobs.sweep.job import Report
+from ray_jobs.sweep.space import Point
+from ray_jobs.waltzrl.base_model import BaseModel
+from ray_jobs.waltzrl.config import WaltzConfig
+from ray_jobs.waltzrl.loop import Run, WaltzTask
+from ray_jobs.waltzrl.prompts_of_run import PromptSets
+
+
+def trial_config(
+    base: WaltzConfig, point: Point, train_prompts: int, sweep: SweepConfig
+) -> WaltzConfig:
+    """The config at a point: both stages, `sweep.checks` validations of the second.
+
+    Raises:
+        ConfigError: the point has a value that is refused.
+    """
+    chosen = dataclasses.replace(base, **point, stage="both", single_steps=0)
+    steps = chosen.planned_steps(2, train_prompts)
+    every = math.ceil(steps / sweep.checks)
+    return dataclasses.replace(
+        chosen, max_steps=steps, validation_interval=every, checkpoint_interval=every
+    )
+
+
+@dataclass(frozen=True)
+class WaltzTrials:
+    """Runs and finishes trials; pickles small: the model stays in its store."""
+
+    base: WaltzConfig
+    sweep: SweepConfig
+    model: BaseModel
+    prompts: PromptSets
+    cache_dir: Path
+    about: Mapping[str, Any]
+    """What decides a trial's agents beside its config."""
+
+    def task(self, point: Point, folder: Store) -> WaltzTask:
+        """The ordinary training at a point."""
+        config = trial_config(self.base, point, len(self.prompts.train), self.sweep)
+        return WaltzTask(
+            config=config,
+            model=self.model,
+            prompts=self.prompts,
+            checkpoints=folder.child("checkpoints"),
+            output=folder,
+            cache_dir=self.cache_dir,
+            price_cents_per_hour=None,
+            identity={**self.about, "waltzrl": dataclasses.asdict(config), **code_identity()},
+        )
+
+    def run(self, point: Point, folder: Store, report: Report) -> None:
+        """See `ray_jobs.sweep.job.RunTrial`."""
+        task = self.task(point, folder)
+
+        def told(metrics: dict[str, Any]) -> None:
+            if metrics["stage"] == 2:
+                faults = (metrics["asr"] + metrics["orr"]) / 2
+                check = self._check_at(metrics["step"], task)
+                planned_steps = task.config.max_steps
+                report(
+                    {**metrics, "faults": faults, "check": check, "planned_steps": planned_steps}
+                )
+
+        Run(task, place_alone(told)).go()
+
+    def finish(self, point: Point, folder: Store) -> int | None:
+        """See `ray_jobs.sweep.job.FinishTrial`."""
+        task = self.task(point, folder)
+        step = Run(task, Place(0, 1, torch.device("cpu"), lambda _: None)).finish()
+        return None if step is None else self._check_at(step, task)
+
+    def _check_at(self, step: int, task: WaltzTask) -> int:
+        """Checks made by `step`, of `sweep.checks` in a whole trial."""
+        assert task.config.max_steps is not None
+        return self.sweep.checks * step // task.config.max_steps

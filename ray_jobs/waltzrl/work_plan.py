@@ -1,0 +1,94 @@
+"""How long a WaltzRL run takes and what that costs, from token counts and two rates. Pure.
+
+Counted are whole replies: every one as long as its limit, every dialogue with all its rounds, so
+hours and dollars are upper bounds for the rates they name. A sample of S tokens goes 2 times
+through the network to be scored (policy and reference) and costs 3 passes to learn from (forward
+and backward), 4 with checkpointing. A judge behind a server works elsewhere and is not counted.
+
+The rates can be given. On a GPU they are otherwise ASSUMED, not measured: a share of the peaks in
+NVIDIA's data sheet of the H100 SXM (dense bf16, memory bandwidth).
+"""
+
+from dataclasses import dataclass
+
+H100_FLOPS, H100_BYTES_PER_S = 989e12, 3.35e12
+ASSUMED_FLOPS_SHARE = 0.35
+ASSUMED_BANDWIDTH_SHARE = 0.15
+"""Of a sampler that reads all weights once a token of every row (`hf`, without CUDA graphs)."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Tokens a second of one worker; `source` says where they are from."""
+
+    rollout: float
+    """Tokens generated."""
+    passes: float
+    """Tokens through the network, forward; a backward pass counts as two."""
+    source: str
+
+
+def assumed_rates(parameters: int, weight_bytes: int, rollout_rows: int) -> Rates:
+    """Of one H100."""
+    reads_per_s = ASSUMED_BANDWIDTH_SHARE * H100_BYTES_PER_S / (weight_bytes * parameters)
+    return Rates(
+        rollout=rollout_rows * reads_per_s,
+        passes=ASSUMED_FLOPS_SHARE * H100_FLOPS / (2 * parameters),
+        source=(
+            f"assumed for an H100, not measured: {ASSUMED_BANDWIDTH_SHARE:.0%} of its bandwidth "
+            f"to sample, {ASSUMED_FLOPS_SHARE:.0%} of its bf16 peak to train"
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a run does, over all workers."""
+
+    steps: dict[int, int]
+    """Optimizer steps by stage."""
+    batch_size: int
+    answer_tokens: int
+    feedback_tokens: int
+    rounds: int
+    prompt_tokens: int
+    held_out_dialogues: int
+    """Of all validations and the rows of the final comparison."""
+    checkpointing: bool
+
+    @property
+    def dialogue_tokens(self) -> int:
+        """Generated in one dialogue."""
+        return self.answer_tokens + self.rounds * (self.feedback_tokens + self.answer_tokens)
+
+    @property
+    def generated(self) -> int:
+        """Tokens of all replies; the comparison model has no feedback."""
+        trained = sum(
+            steps * (self.dialogue_tokens if stage in (1, 2) else self.answer_tokens)
+            for stage, steps in self.steps.items()
+        )
+        return self.batch_size * trained + self.held_out_dialogues * self.dialogue_tokens
+
+    @property
+    def passes(self) -> int:
+        """Tokens through the network to score and learn, in forward passes."""
+        a_feedback = self.prompt_tokens + self.answer_tokens + self.feedback_tokens
+        an_answer = self.prompt_tokens + self.dialogue_tokens
+        tokens = {
+            1: a_feedback,
+            2: a_feedback + an_answer,
+            3: self.prompt_tokens + self.answer_tokens,
+        }
+        learnt = sum(steps * tokens[stage] for stage, steps in self.steps.items())
+        return self.batch_size * learnt * (2 + 3 + self.checkpointing)
+
+
+def hours(work: Work, rates: Rates, workers: int) -> float:
+    """Wall-clock hours with the work shared out evenly."""
+    return (work.generated / rates.rollout + work.passes / rates.passes) / workers / 3600
+
+
+def cost_cents(hours: float, price_cents_per_hour: int, machines: int) -> int:
+    """Of the machines for that long, rounded up."""
+    return -int(-hours * price_cents_per_hour * machines // 1)

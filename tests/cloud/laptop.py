@@ -1,0 +1,132 @@
+"""A laptop for tests: a home of its own, the API key in the environment, and Ray's commands."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cloud.machines import KEY
+from tests.storage.ceph import free_port
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+QUICK_DEATH = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "5",
+    "RAY_raylet_rpc_server_reconnect_timeout_base_s": "1",
+    "RAY_raylet_rpc_server_reconnect_timeout_max_s": "2",
+    "RAY_core_worker_rpc_server_reconnect_timeout_base_s": "1",
+    "RAY_core_worker_rpc_server_reconnect_timeout_max_s": "2",
+    "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+}
+"""Ray's own settings for its head, so that a dead machine is missed after seconds."""
+
+
+class Laptop:
+    """`run` and `ray` run commands in the repository, as a person would."""
+
+    def __init__(self, home: Path, api_url: str, environment: Mapping[str, str]) -> None:
+        self.home = home
+        (home / "tmp").mkdir(parents=True)
+        kept = {
+            k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "AWS_", "LAMBDA_"))
+        }
+        self.environment = {
+            **kept,
+            "HOME": str(home),
+            "TMPDIR": str(home / "tmp"),
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "LAMBDA_API_KEY": KEY,
+            "LAMBDA_API_URL": api_url,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONUNBUFFERED": "1",
+            **environment,
+        }
+        self.environment.pop("PYTHONPATH", None)
+        self._began_s = time.monotonic()
+
+    def note(self, text: str) -> None:
+        """Shows when a step was reached (pytest -s)."""
+        print(f"{time.monotonic() - self._began_s:7.1f} s  {text}", flush=True)
+
+    def run(
+        self, *command: str, check: bool = True, timeout_s: float = 240.0
+    ) -> "subprocess.CompletedProcess[str]":
+        done = subprocess.run(
+            command,
+            env=self.environment,
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"{command}: {done.stdout[-6000:]}"
+        return done
+
+    def raylambda(self, *words: str) -> str:
+        """The output of one of our own commands."""
+        return self.run(sys.executable, "-m", "autoscaler.cli", *words).stdout
+
+    def version(self) -> str:
+        """What this side says of its code."""
+        return self.raylambda("version").strip()
+
+    def ray(self, *words: str, check: bool = True, timeout_s: float = 240.0) -> str:
+        """The output of one of Ray's commands."""
+        return self.run(str(BIN / "ray"), *words, check=check, timeout_s=timeout_s).stdout
+
+    def write_cluster(self, name: str, **changes: Any) -> str:
+        """`cluster/lambda.yaml` under another name, with a short idle time and `changes`."""
+        cluster = yaml.safe_load((REPOSITORY / "cluster" / "lambda.yaml").read_text())
+        cluster.update(cluster_name=name, idle_timeout_minutes=0.2)
+        cluster["provider"]["regions"] = ["us-east-1"]
+        exports = " ".join(f"{k}={v}" for k, v in QUICK_DEATH.items())
+        cluster["head_start_ray_commands"] = [
+            f"export {exports}; {c}" if "ray start" in c else c
+            for c in cluster["head_start_ray_commands"]
+        ]
+        cluster["file_mounts"] |= changes.pop("file_mounts", {})
+        cluster |= changes
+        path = self.home / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(cluster))
+        return str(path)
+
+    @contextmanager
+    def dashboard(self, cluster: str) -> Iterator[str]:
+        """`ray dashboard`, left open; its address on the laptop."""
+        port = free_port()
+        with (self.home / "dashboard.out").open("wb") as output:
+            process = subprocess.Popen(
+                [str(BIN / "ray"), "dashboard", cluster, "--port", str(port)],
+                env=self.environment,
+                cwd=REPOSITORY,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            yield f"http://localhost:{port}"
+        finally:
+            os.killpg(process.pid, 15)
+            process.wait(30)
+
+
+def job_id(output: str) -> str:
+    """Of what `ray job submit` printed."""
+    found = re.search(r"Job '(\S+)' submitted", output)
+    assert found, output
+    return found[1]

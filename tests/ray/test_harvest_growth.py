@@ -1,0 +1,45 @@
+"""A harvest grows with its cluster."""
+
+import time
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from ray_jobs.activations.harvest_pool import HarvestPool
+from ray_jobs.activations.harvester import ShardTask
+from ray_jobs.activations.host_model import HostPlan
+from ray_jobs.activations.plan import plan_rows
+from ray_jobs.storage import Store
+from tests.hosts import save_tiny_llama
+
+pytestmark = pytest.mark.ray
+
+
+def test_node_that_joins_is_used(tmp_path: Path) -> None:
+    host = str(save_tiny_llama(tmp_path / "host"))
+    texts = ["born in a street "] * 4000
+    plan = plan_rows(texts, HostPlan(host, 1).tokenize, 16)
+
+    def task(index: int) -> ShardTask:
+        shard = plan.shard(index)
+        return ShardTask(shard, texts[shard.first_document : shard.stop_document])
+
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    ray.init(address=cluster.address)
+    try:
+        with HarvestPool(host, 1) as pool:
+            records = pool.run(Store.open(str(tmp_path / "out")), range(plan.n_shards), task)
+            next(records)
+            assert len(pool._working) == 1 and not pool._starting
+            cluster.add_node(num_cpus=1)
+            # Slow enough that the new actor has minutes to start.
+            while len(pool._working) < 2:
+                time.sleep(0.1)
+                next(records)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()

@@ -1,0 +1,96 @@
+import os
+import sqlite3
+import stat
+import threading
+
+import pytest
+
+from autoscaler.errors import StateError
+from autoscaler.state import State, TagStore
+
+
+@pytest.fixture
+def state(tmp_path):
+    return State(tmp_path / "home" / "state.db")
+
+
+def test_file_and_folder_are_the_owners_alone(tmp_path):
+    folder = tmp_path / "home"
+    folder.mkdir(mode=0o755)
+    state = State(folder / "state.db")
+    TagStore(state).merge("i1", {"a": "b"})
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for file in folder.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    umask = os.umask(0)
+    try:
+        State(tmp_path / "open" / "state.db")
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "open" / "state.db").stat().st_mode) == 0o600
+
+
+def test_tags_merge_and_survive_a_restart(state):
+    TagStore(state).merge("i1", {"ray-node-status": "uninitialized", "x": "1"})
+    TagStore(state).merge("i1", {"ray-node-status": "up-to-date"})
+    TagStore(state).merge("i2", {"x": "2"})
+    again = TagStore(State(state.path))
+    assert again.of("i1") == {"ray-node-status": "up-to-date", "x": "1"}
+    assert again.all() == {"i1": again.of("i1"), "i2": {"x": "2"}}
+    again.forget("i1")
+    assert again.of("i1") == {}
+
+
+def test_a_transaction_is_kept_whole_or_not_at_all(state):
+    with pytest.raises(RuntimeError), state.transaction() as connection:
+        connection.execute("INSERT INTO tags VALUES ('i', 'k', 'v')")
+        raise RuntimeError
+    assert TagStore(state).all() == {}
+
+
+def test_threads_write_at_once(state):
+    tags = TagStore(state)
+
+    def write(number: int) -> None:
+        for round_ in range(5):
+            tags.merge("shared", {f"key-{number}-{round_}": "v"})
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(tags.of("shared")) == 30
+
+
+def test_a_forked_child_uses_the_same_file(state):
+    tags = TagStore(state)
+    tags.merge("i1", {"who": "parent"})
+    child = os.fork()
+    if child == 0:
+        tags.merge("i1", {"child": "yes"})
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert tags.of("i1") == {"who": "parent", "child": "yes"}
+
+
+def test_a_damaged_file_is_one_clear_line(tmp_path):
+    path = tmp_path / "state.db"
+    path.write_bytes(b"this is not a database, " * 100)
+    with pytest.raises(StateError, match="state.db.*cannot be used") as caught:
+        State(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_newer_file_is_left_alone(state):
+    with sqlite3.connect(state.path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(StateError, match="newer raylambda"):
+        State(state.path)
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateError, match="cannot be made"):
+        State(tmp_path / "file" / "state.db")

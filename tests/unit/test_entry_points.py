@@ -1,0 +1,51 @@
+"""The entry points' own words for a user's mistakes, before anything is started."""
+
+import pytest
+
+from ray_jobs import pipeline
+from ray_jobs.errors import ConfigError, InputError
+from ray_jobs.pii import train as pii_train
+from ray_jobs.sae import train as sae_train
+
+MAINS = [pipeline.main, sae_train.main, pii_train.main]
+
+
+@pytest.mark.parametrize("main", MAINS, ids=["pipeline", "sae", "pii"])
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--recipe", "gigantic"], "--recipe: no recipe 'gigantic'; there are demo, small"),
+        (["--sede", "1"], "--sede: unknown flag; did you mean --seed?"),
+        (["--layer", "three"], "argument --layer: invalid int value: 'three'"),
+        (["--test-data", "x.jsonl"], "test_data: stands beside --data; give both"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(main, argv, message):
+    with pytest.raises(InputError) as caught:
+        main(argv)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--k", "9999"], "k: 9999 is more than n_latents"),
+        (["--num-workers", "two"], 'num_workers: must be "N" or "LOW-HIGH"'),
+        (["--num-workers", "4-2"], 'num_workers: must be "N" or "LOW-HIGH"'),
+        (["--max-failures", "-1"], "max_failures: must not be negative"),
+    ],
+)
+def test_a_value_out_of_range_names_its_field(argv, message):
+    with pytest.raises(ConfigError) as caught:
+        pipeline.main(argv)
+    assert str(caught.value).startswith(message)
+
+
+def test_every_recipe_builds_and_full_is_the_llama():
+    for name in pipeline.DATA_RECIPES:
+        sae, _, _, _ = pipeline.recipe(name)
+        assert sae.k <= sae.n_latents
+    full = pipeline.recipe("full")[0]
+    assert (full.model, full.layer, full.n_latents, full.k, full.learning_rate, full.epochs) == (
+        *("meta-llama/Llama-3.1-8B", 12, 32768, 64, 1e-3, 3),
+    )

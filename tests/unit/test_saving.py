@@ -1,0 +1,67 @@
+"""When a training saves: by its cadence, at once before a machine goes, and before it ends."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ray_jobs.checkpoint import CheckpointStore
+from ray_jobs.errors import StorageError
+from ray_jobs.saving import Saving
+from ray_jobs.storage import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(Store.open(str(tmp_path)), keep=5)
+
+
+def saving(store: CheckpointStore, rank: int = 0, **others: Any) -> Saving:
+    clock: Callable[[], float] = lambda: 0.0  # noqa: E731
+    return Saving(store, rank, lambda: {"a": 1}, {}, 10, 60, **({"clock": clock} | others))
+
+
+def steps(store: CheckpointStore) -> list[int]:
+    return [info.step for info in store.committed()]
+
+
+def test_saved_now_is_committed_when_the_call_returns(store: CheckpointStore):
+    made = saving(store)
+    made.save_if_due(3, epoch_ends=False)
+    assert steps(store) == []
+    made.save_now(4)
+    assert steps(store) == [4]
+
+
+def test_a_save_under_way_is_settled(store: CheckpointStore):
+    made = saving(store)
+    made.save_if_due(10, epoch_ends=False)
+    made.settle()
+    assert steps(store) == [10]
+
+
+def test_ranks_that_do_not_write_save_nothing(store: CheckpointStore):
+    for gathers in (False, True):
+        made = saving(store, rank=1, gathers=gathers)
+        made.save_now(4)
+        made.settle()
+        made.finish(5)
+    assert steps(store) == []
+
+
+def test_a_hurried_save_that_fails_leaves_the_one_before(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+):
+    made = saving(store)
+    made.save_now(4)
+
+    def full(*_: object) -> None:
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write_stream", full)
+        made.save_now(6)
+        assert steps(store) == [4]
+    made.save_now(8)
+    assert steps(store) == [8, 4]

@@ -1,0 +1,45 @@
+"""A resume that is not one says what differs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ray_jobs.checkpoint import CheckpointStore
+from ray_jobs.errors import DataError
+from ray_jobs.storage import Store
+from ray_jobs.waltzrl.resume import check_resume, checkpoint_store
+
+IDENTITY: dict[str, Any] = {"waltzrl": {"beta": 0.01, "seed": 0}, "model": "m", "prompts": "p"}
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Store:
+    """One that has a checkpoint of IDENTITY."""
+    storage = Store.open(str(tmp_path))
+    store = CheckpointStore(checkpoint_store(storage, IDENTITY).child("stage-1"))
+    store.save(5, {"step": 5}, attempt="a", metadata={**IDENTITY, "stage": 1})
+    return storage
+
+
+def test_the_same_run_may_go_on(storage: Store):
+    check_resume(storage, IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"waltzrl": {"beta": 0.1, "seed": 0}}, r"\(beta: 0.01 there, 0.1 here\)"),
+        ({"prompts": "q"}, r"\(other prompts\)"),
+        ({"model": "n", "prompts": "q"}, r"\(other base model or tokenizer, other prompts\)"),
+    ],
+)
+def test_another_run_is_refused_in_one_line(storage: Store, changed: dict[str, Any], said: str):
+    with pytest.raises(DataError, match=said) as caught:
+        check_resume(storage, IDENTITY | changed)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_to_go_on_from(tmp_path: Path):
+    with pytest.raises(DataError, match="no checkpoint of a WaltzRL run"):
+        check_resume(Store.open(str(tmp_path / "empty")), IDENTITY)
