@@ -55,9 +55,12 @@ class WaltzConfig:
     gradient_accumulation: int = 1
     """Parts in which a worker computes its share of a step."""
     learning_rate: float = 5e-7
-    """Of both agents, constant after the warm-up."""
+    """Of both agents, after the warm-up."""
     warmup_steps: int = 0
     """Steps of linear warm-up in each stage."""
+    final_learning_rate_share: float = 1.0
+    """What is left of the learning rate at a stage's end, falling linearly from the warm-up on; 1
+    keeps it constant."""
     clip_norm: float = 1.0
     """Largest norm of an agent's gradient."""
     updates_per_rollout: int = 1
@@ -234,6 +237,7 @@ def toy() -> WaltzConfig:
         max_steps=110,
         learning_rate=1.5e-3,
         warmup_steps=5,
+        final_learning_rate_share=0.1,
         max_answer_tokens=12,
         max_feedback_tokens=26,
         checkpoint_interval=35,
@@ -250,6 +254,7 @@ def demo() -> WaltzConfig:
         batch_size=64,
         learning_rate=1e-3,
         warmup_steps=10,
+        final_learning_rate_share=0.1,
         max_answer_tokens=12,
         max_feedback_tokens=26,
         zero_stage=2,

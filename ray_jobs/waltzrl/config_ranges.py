@@ -13,6 +13,7 @@ RANGES = Ranges(
         "batch_size": (1, math.inf),
         "gradient_accumulation": (1, math.inf),
         "warmup_steps": (0, math.inf),
+        "final_learning_rate_share": (0, 1),
         "updates_per_rollout": (1, math.inf),
         "max_rounds": (1, 8),
         "alpha": (0, math.inf),

@@ -256,9 +256,15 @@ class Stage:
         return found
 
     def learning_rate(self) -> float:
-        """Linear warm-up, then constant."""
-        warmup = self.config.warmup_steps
-        return self.config.learning_rate * min(1.0, (self.step + 1) / max(1, warmup))
+        """Linear warm-up, then linear decay to the share that is left at the stage's end."""
+        config, done = self.config, self.step + 1
+        if done <= config.warmup_steps:
+            return config.learning_rate * done / config.warmup_steps
+        decay_steps = max(1, self.history.planned_steps - config.warmup_steps)
+        decayed = (
+            (done - config.warmup_steps) / decay_steps * (1 - config.final_learning_rate_share)
+        )
+        return config.learning_rate * (1 - decayed)
 
 
 def _curves(statistics: dict[str, LearnStatistics]) -> dict[str, float | None]:
