@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,28 @@ class Cluster:
                 process.terminate()
                 process.wait(60)
 
+    def down_to_nothing(self) -> None:
+        """`ray down`, and a bill that has ended: nothing of the cluster runs, nothing else did."""
+        said = self.ray("down", "--yes", timeout_s=400)
+        self.laptop.note("ray down")
+        assert "0 instances of" in said and "are running" in said
+        # What is not of the cluster is left alone.
+        assert self.cloud.row(self.stranger)["status"] == "active"
+        time.sleep(1.5)  # the account's pace, which `ray down` has just used
+        ended = {"instance_ids": [self.stranger]}
+        self.cloud.call("POST", "/instance-operations/terminate", ended)
+        self.cloud.call("POST", "/sim/invariants", {"expect_none": True})
+        seen = self.cloud.call("GET", "/sim/invariants")
+        for name in (
+            *("alive", "leaked_instances", "leaked_seconds", "burn_cents_per_hour"),
+            *("duplicate_nonces", "duplicate_names", "launches_over_rate"),
+        ):
+            assert seen[name] == 0, f"{name}: {seen}"
+        # Laptop and head take turns, but a busy machine may be late with a request whose turn it
+        # was.
+        assert seen["requests_over_rate"] <= seen["requests"] / 20, seen
+        self.laptop.note(f"{seen['requests_over_rate']} of {seen['requests']} over the rate")
+
     def _answers(self, address: str) -> bool:
         code = f"import urllib.request as u; u.urlopen('{address}/api/version', timeout=5)"
         done = self.laptop.run(sys.executable, "-c", code, check=False)
@@ -98,8 +121,9 @@ class Job:
 
 
 @contextmanager
-def cluster_up(folder: Path, ceph: CephServer, v2: bool) -> Iterator[Cluster]:
-    """A cluster after `ray up`. Its machines reach the S3 server, with the owner's credentials."""
+def cluster_up(folder: Path, ceph: CephServer, v2: bool, **changes: Any) -> Iterator[Cluster]:
+    """A cluster after `ray up`. Its machines reach the S3 server, with the owner's credentials;
+    `changes` are fields of its YAML."""
     flags = ("--run-dir", str(folder / "run"), "--forward", str(ceph.port), "--memory-gib", "5")
     with CloudProcess("root", folder, *flags, settings=CLOUD) as cloud:
         stranger_id = cloud.launch("cpu_4x_general")
@@ -110,7 +134,7 @@ def cluster_up(folder: Path, ceph: CephServer, v2: bool) -> Iterator[Cluster]:
             f"[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n"
         )
         mounts = {"~/.aws/credentials": str(credentials)}
-        yaml = laptop.write_cluster(f"e2e-v{1 + v2}", file_mounts=mounts)
+        yaml = laptop.write_cluster(f"e2e-v{1 + v2}", file_mounts=mounts, **changes)
         versions = [laptop.version()]
         said = laptop.ray("up", "--yes", yaml, timeout_s=400)
         laptop.note("ray up")

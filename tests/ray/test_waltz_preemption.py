@@ -1,0 +1,88 @@
+"""A machine that Ray knows is about to go: its training is saved, and goes on on another one."""
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+from ray._raylet import GcsClient
+from ray.cluster_utils import Cluster
+from ray.core.generated import autoscaler_pb2
+
+from ray_jobs.waltzrl.world_model import WorldModelSize, build_world_model
+from tests.ray.training import Lines
+from tests.ray.waltz_rig import SHORT, train
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(600),
+    # DeepSpeed uses what PyTorch 2.13 deprecates.
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.torch.distributed:FutureWarning"),
+]
+
+NOTICE_S = 20
+STEPS = 300
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A head that runs no tasks, and two nodes with room for one worker each."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def take_away_node_of(process: int, cluster: Cluster) -> None:
+    """The node that runs a worker process is told that it will go."""
+    parent = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    (node,) = (
+        node
+        for node in cluster.list_all_nodes()
+        if any(each.process.pid == parent for each in node.all_processes["raylet"])
+    )
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    deadline_ms = int((time.time() + NOTICE_S) * 1000)
+    accepted, why = GcsClient(address=cluster.address).drain_node(
+        node.node_id, reason, "the test takes it away", deadline_ms
+    )
+    assert accepted, why
+
+
+def test_a_machine_about_to_go_is_left_with_everything_saved(
+    cluster: Cluster, tmp_path: Path, lines: Lines
+) -> None:
+    build_world_model(tmp_path / "model", seed=0, size=WorldModelSize(steps=20))
+    # No checkpoint is due before the end.
+    config = replace(
+        SHORT,
+        stage1_steps=STEPS,
+        max_steps=2,
+        checkpoint_interval=STEPS,
+        checkpoint_minutes=1e6,
+        validation_interval=STEPS,
+    )
+    takers: list[threading.Thread] = []
+
+    def take_away_once(line: str) -> None:
+        if line.startswith("waltz  stage 1") and not takers:
+            process = lines.workers()[0]
+            takers.append(threading.Thread(target=take_away_node_of, args=(process, cluster)))
+            takers[0].start()
+
+    lines.on_line = take_away_once
+    train(tmp_path / "run", tmp_path / "model", config, max_failures=0)
+    takers[0].join()
+    seen = "\n".join(lines.lines)
+    saved = re.findall(r"a machine is being taken away: step (\d+) is saved", seen)
+    assert len(saved) == 1 and 0 < int(saved[0]) < STEPS
+    assert re.search(rf"going on from checkpoint .* \(step {saved[0]}\)", seen), seen
+    assert len(set(re.findall(r"worker 0 of 1 runs as process (\d+)", seen))) == 2
