@@ -98,7 +98,7 @@ class CatalogSource:
     ) -> None:
         self._client = client
         self._clock = clock
-        self._lock = threading.Lock()
+        self._asking = threading.Lock()
         self._known = overlay(None)
         self._read_s: float | None = None
 
@@ -107,20 +107,22 @@ class CatalogSource:
         return self._known.get(name)
 
     def current(self) -> Catalog:
-        """At most one request per FRESH_S. While the API is away: last prices, capacity unknown.
+        """At most one request per FRESH_S, and one at a time: who comes while another asks takes
+        what is known. While the API is away: last prices, capacity unknown.
 
         Raises AuthError and AccountError, which waiting does not mend.
         """
-        with self._lock:
-            if self._age_s() >= FRESH_S:
-                try:
-                    self._known = overlay(self._client.list_instance_types())
-                    self._read_s = self._clock()
-                except UnavailableError:
-                    pass  # the age says what the old answer is still good for
-            if self._age_s() >= ADVERTISED_S:
-                return Catalog(self._known.types, None)
-            return self._known
+        if self._age_s() >= FRESH_S and self._asking.acquire(blocking=False):
+            try:
+                self._known = overlay(self._client.list_instance_types())
+                self._read_s = self._clock()
+            except UnavailableError:
+                pass  # the age says what the old answer is still good for
+            finally:
+                self._asking.release()
+        if self._age_s() >= ADVERTISED_S:
+            return Catalog(self._known.types, None)
+        return self._known
 
     def _age_s(self) -> float:
         """Infinite before the first answer, and when the clock was set back."""

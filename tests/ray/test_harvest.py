@@ -145,12 +145,12 @@ def test_killed_actors_are_replaced(undisturbed: ActivationSet, host: str, tmp_p
 def test_shard_that_kills_every_actor_ends_the_harvest(
     host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each time a shard is handed out, its actor is killed."""
+    """Whoever is handed a shard is killed before it can begin."""
 
     def deadly(self: HarvestPool, actor: object) -> None:
-        give(self, actor)
         for pid in harvester_pids():
             os.kill(pid, signal.SIGKILL)
+        give(self, actor)
 
     give = HarvestPool._give
     monkeypatch.setattr(HarvestPool, "_give", deadly)

@@ -27,7 +27,9 @@ def test_node_that_joins_is_used(tmp_path: Path) -> None:
         return ShardTask(shard, texts[shard.first_document : shard.stop_document])
 
     cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+        initialize_head=True,
+        # Without a port Ray looks for a free one, even for a dashboard that is not to be.
+        head_node_args={"num_cpus": 1, "include_dashboard": False, "dashboard_port": None},
     )
     ray.init(address=cluster.address)
     try:

@@ -32,7 +32,9 @@ STEPS = 300
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """A head that runs no tasks, and two nodes with room for one worker each."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    # Without a port Ray looks for a free one.
+    head = {"num_cpus": 0, "dashboard_port": None}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(2):
         cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False)

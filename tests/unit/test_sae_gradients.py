@@ -132,19 +132,24 @@ def test_one_step_run_twice_is_bit_equal() -> None:
     assert all(torch.equal(a, b) for a, b in zip(step(), step(), strict=True))
 
 
-def test_training_under_distributed_data_parallel(tmp_path) -> None:
-    dist.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
-    )
-    try:
-        sae = random_sae(8, 32, 4, aux_k=8, dead_after_tokens=1)
-        x = random_batch(16, 8)
-        expected = gradients(sae, sae(x, global_batch_size=20).loss)
-        DistributedDataParallel(sae)(x, global_batch_size=20).loss.backward()
-        for name in PARAMETERS:
-            assert torch.equal(getattr(sae, name).grad, expected[name])
-    finally:
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    """A group of this process alone: there is one already if a test before needed it."""
+    mine = not dist.is_initialized()
+    if mine:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    if mine:
         dist.destroy_process_group()
+
+
+def test_training_under_distributed_data_parallel(process_group: None) -> None:
+    sae = random_sae(8, 32, 4, aux_k=8, dead_after_tokens=1)
+    x = random_batch(16, 8)
+    expected = gradients(sae, sae(x, global_batch_size=20).loss)
+    DistributedDataParallel(sae)(x, global_batch_size=20).loss.backward()
+    for name in PARAMETERS:
+        assert torch.equal(getattr(sae, name).grad, expected[name])
 
 
 def test_bf16_encoder_stays_close_and_keeps_fp32_gradients() -> None:

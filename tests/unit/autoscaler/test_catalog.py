@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from lambda_rig import Scripted, error_body, scripted
 
@@ -94,3 +96,22 @@ def test_a_refused_key_is_not_covered_up():
     wired = scripted(Scripted(401, error_body("global/invalid-api-key")))
     with pytest.raises(AuthError):
         CatalogSource(wired.client).current()
+
+
+def test_who_comes_while_another_asks_takes_what_is_known(monkeypatch: pytest.MonkeyPatch):
+    """A launch does not wait behind another's request, which may take as long as an outage."""
+    moments = [1000.0]
+    wired = scripted(types_answer(150, "a"), types_answer(160, "b"))
+    source = CatalogSource(wired.client, lambda: moments[0])
+    source.current()
+    moments[0] += FRESH_S
+    meanwhile = []
+    send = wired.adapter.send
+
+    def send_while_another_comes(*args: Any, **options: Any) -> Any:
+        meanwhile.append(source.current().price_cents_per_hour(A10))
+        return send(*args, **options)
+
+    monkeypatch.setattr(wired.adapter, "send", send_while_another_comes)
+    assert source.current().price_cents_per_hour(A10) == 160
+    assert meanwhile == [150] and len(wired.adapter.calls) == 2

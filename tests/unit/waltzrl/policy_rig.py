@@ -16,7 +16,11 @@ LEARNING_RATE = 1e-2
 
 
 def tiny_llama(seed: int = 0) -> LlamaForCausalLM:
-    """Sizes that no number of workers divides, so that ZeRO must pad."""
+    """Sizes that no number of workers divides, so that ZeRO must pad.
+
+    Weights as large as a trained model's: the gradients of freshly initialised ones are so small
+    that Adam would make whole steps of their rounding errors, which differ between processors.
+    """
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=24,
@@ -29,6 +33,7 @@ def tiny_llama(seed: int = 0) -> LlamaForCausalLM:
         pad_token_id=PAD,
         bos_token_id=None,
         eos_token_id=2,
+        initializer_range=0.1,
     )
     torch.manual_seed(seed)
     return LlamaForCausalLM(config)
