@@ -14,8 +14,6 @@ import sys
 import time
 
 from ray_jobs.storage import Store
-from ray_jobs.waltzrl.evaluation import TITLES
-from tests.ray.submitted import run_and_kill_one
 from tests.storage.ceph import CephServer
 
 COLUMNS = {
@@ -32,7 +30,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     seed = parser.parse_args().seed
+    # Before the first import of Ray, which reads the mode then.
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    from ray_jobs.waltzrl.evaluation import TITLES
+    from tests.ray.submitted import run_and_kill_one
+
     server = CephServer()
     try:
         server.start()

@@ -15,7 +15,7 @@ from ray.core.generated import autoscaler_pb2
 
 from ray_jobs.waltzrl.world_model import WorldModelSize, build_world_model
 from tests.ray.training import Lines
-from tests.ray.waltz_rig import SHORT, train
+from tests.ray.waltz_rig import SHORT, curves, model_in, run_alone, train
 
 pytestmark = [
     pytest.mark.ray,
@@ -25,8 +25,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.distributed:FutureWarning"),
 ]
 
-NOTICE_S = 20
-STEPS = 300
+NOTICE_S = 5
+STEPS = 200
 
 
 @pytest.fixture
@@ -59,10 +59,10 @@ def take_away_node_of(process: int, cluster: Cluster) -> None:
     assert accepted, why
 
 
-def test_a_machine_about_to_go_is_left_with_everything_saved(
+def test_an_elastic_training_leaves_a_machine_that_goes_with_everything_saved(
     cluster: Cluster, tmp_path: Path, lines: Lines
 ) -> None:
-    build_world_model(tmp_path / "model", seed=0, size=WorldModelSize(steps=20))
+    build_world_model(tmp_path / "model", seed=0, size=WorldModelSize(steps=100))
     # No checkpoint is due before the end.
     config = replace(
         SHORT,
@@ -76,15 +76,23 @@ def test_a_machine_about_to_go_is_left_with_everything_saved(
 
     def take_away_once(line: str) -> None:
         if line.startswith("waltz  stage 1") and not takers:
-            process = lines.workers()[0]
+            process = lines.workers()[1]
             takers.append(threading.Thread(target=take_away_node_of, args=(process, cluster)))
             takers[0].start()
 
     lines.on_line = take_away_once
-    train(tmp_path / "run", tmp_path / "model", config, max_failures=0)
+    train(tmp_path / "run", tmp_path / "model", config, num_workers="1-2", max_failures=0)
     takers[0].join()
     seen = "\n".join(lines.lines)
     saved = re.findall(r"a machine is being taken away: step (\d+) is saved", seen)
     assert len(saved) == 1 and 0 < int(saved[0]) < STEPS
     assert re.search(rf"going on from checkpoint .* \(step {saved[0]}\)", seen), seen
-    assert len(set(re.findall(r"worker 0 of 1 runs as process (\d+)", seen))) == 2
+    assert re.findall(r"worker 0 of (\d) runs", seen)[:2] == ["2", "1"], seen
+    elastic = curves(tmp_path / "run", "gradient")
+    assert elastic["stage_1", "steps"] == list(range(1, STEPS + 1))
+    # As one worker begins: rounding may flip a sampled token later.
+    short = replace(config, stage1_steps=2, checkpoint_interval=1, validation_interval=2)
+    run_alone(short, model_in(tmp_path / "model"), tmp_path / "fixed")
+    for name, values in curves(tmp_path / "fixed", "gradient").items():
+        if name[0] == "stage_1":
+            assert elastic[name][:2] == pytest.approx(values, abs=2e-4), name
