@@ -44,7 +44,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def take_away_node_of(process: int, cluster: Cluster) -> None:
-    """The node that runs a worker process is told that it will go."""
+    """The node that runs a worker process is told that it will go, and goes."""
     parent = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
     (node,) = (
         node
@@ -57,6 +57,8 @@ def take_away_node_of(process: int, cluster: Cluster) -> None:
         node.node_id, reason, "the test takes it away", deadline_ms
     )
     assert accepted, why
+    time.sleep(NOTICE_S)
+    cluster.remove_node(node, allow_graceful=False)
 
 
 def test_an_elastic_training_leaves_a_machine_that_goes_with_everything_saved(
