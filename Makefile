@@ -39,6 +39,7 @@ bench: install $(PEERS)/.installed
 	$(PEERS)/bin/python -m benchmarks.waltz_step
 	$(BIN)/python -m benchmarks.waltz_stall
 	$(BIN)/python -m benchmarks.waltz_memory
+	$(BIN)/python -m benchmarks.waltz_demo
 	$(BIN)/python -m ray_jobs.demo
 	$(BIN)/python benchmarks/pii_latency.py --run-dir runs/demo
 	$(BIN)/python -m benchmarks.sweep
