@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from autoscaler.client import LambdaClient
 from autoscaler.domain import Instance
-from autoscaler.errors import AutoscalerError, NotFoundError
+from autoscaler.errors import AutoscalerError, NotFoundError, UnavailableError
 from autoscaler.events import EventLog
 from autoscaler.journal import Journal
 from autoscaler.launcher import SETTLE_S, Launcher
@@ -176,16 +176,24 @@ class NodeList:
         hidden = {id_ for id_, i in mine.items() if nonce_of(i) in unwanted}
         hidden.update(leaving, collected)
         shown = {id_: i for id_, i in mine.items() if id_ not in hidden}
-        kept, gone = self._look_again(mine.keys() | set(collected))
+        kept, gone, unclear = self._look_again(mine.keys() | set(collected))
         now_s = self._clock()
         self._ledger.end(gone, now_s)
         lost = {id_: "no longer there" for id_ in gone}
         lost |= {id_: str(instance.status) for id_, instance in leaving.items()}
         self._say_lost({id_: why for id_, why in lost.items() if id_ in before})
         self._commit(shown | kept, before.keys() | hidden, now_s)
+        if unclear:
+            # Without them the list would tell Ray that they are gone.
+            raise UnavailableError(
+                f"Lambda's list leaves out {unclear} machines that were running when this process "
+                "began; they are asked for one by one"
+            )
+        self._is_good(now_s)
 
-    def _look_again(self, seen: Collection[str]) -> tuple[dict[str, Instance], list[str]]:
-        """Known machines that the list left out: those to keep, and those surely gone.
+    def _look_again(self, seen: Collection[str]) -> tuple[dict[str, Instance], list[str], int]:
+        """Known machines that the list left out: those to keep, those surely gone, and how many
+        are neither: only the ledger knows them, and Lambda has not said anything of them yet.
 
         A first omission is passed over; after that Lambda is asked for the machine itself.
         """
@@ -200,8 +208,8 @@ class NodeList:
             for id_ in missing
             if id_ not in kept or (self._strikes[id_] > 1 and not self._is_new(kept[id_]))
         ]
-        # The ones missing for longest first, so that each has its turn.
-        due.sort(key=lambda id_: (-self._strikes[id_], id_))
+        # The unknown ones first, then those missing for longest, so that each has its turn.
+        due.sort(key=lambda id_: (id_ in kept, -self._strikes[id_], id_))
         gone: list[str] = []
         for node_id in due[:LOOKS]:
             try:
@@ -216,7 +224,7 @@ class NodeList:
             else:
                 kept[node_id] = found
                 self._strikes[node_id] = 0
-        return kept, gone
+        return kept, gone, len(missing - kept.keys() - set(gone))
 
     def _is_new(self, instance: Instance) -> bool:
         """Lists, and even the machine's own page, may lag behind a launch."""
@@ -243,7 +251,9 @@ class NodeList:
                 for id_, (at_s, node) in former.items()
                 if id_ not in self._nodes and now_s - at_s < TOMBSTONE_S
             }
-            self._read_s = now_s
+
+    def _is_good(self, now_s: float) -> None:
+        self._read_s = now_s
         if self._error is not None:
             self._error = None
             self._events.write_change(
