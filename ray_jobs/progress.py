@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_jobs.errors import JobError
 
@@ -118,7 +119,9 @@ def log_to_stdout() -> None:
 @contextmanager
 def board_lines() -> Iterator[ray.actor.ActorHandle]:
     """A Board whose lines this process logs until the block ends."""
-    board = Board.remote()
+    # Beside the driver: a machine that goes must not take it along, and every restart with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = Board.options(scheduling_strategy=here).remote()
     logger = logging.getLogger(__name__)
     ended = threading.Event()
 
