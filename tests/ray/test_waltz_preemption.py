@@ -43,13 +43,26 @@ def cluster() -> Iterator[Cluster]:
     cluster.shutdown()
 
 
-def take_away_node_of(process: int, cluster: Cluster) -> None:
-    """The node that runs a worker process is told that it will go, and goes."""
-    parent = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-    (node,) = (
+def runs_the_controller(raylet: int) -> bool:
+    """Whether Ray Train's controller, which Ray puts on any node, is a child of this raylet."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            title = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(parent) == raylet and b"TrainController" in title:
+            return True
+    return False
+
+
+def take_away_a_node(cluster: Cluster) -> None:
+    """A node with a worker, and without the controller, is told that it will go, and goes."""
+    node = next(
         node
         for node in cluster.list_all_nodes()
-        if any(each.process.pid == parent for each in node.all_processes["raylet"])
+        if node is not cluster.head_node
+        and not runs_the_controller(node.all_processes["raylet"][0].process.pid)
     )
     reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     deadline_ms = int((time.time() + NOTICE_S) * 1000)
@@ -78,8 +91,7 @@ def test_an_elastic_training_leaves_a_machine_that_goes_with_everything_saved(
 
     def take_away_once(line: str) -> None:
         if line.startswith("waltz  stage 1") and not takers:
-            process = lines.workers()[1]
-            takers.append(threading.Thread(target=take_away_node_of, args=(process, cluster)))
+            takers.append(threading.Thread(target=take_away_a_node, args=(cluster,)))
             takers[0].start()
 
     lines.on_line = take_away_once
