@@ -189,7 +189,7 @@ class NodeList:
                 f"Lambda's list leaves out {unclear} machines that were running when this process "
                 "began; they are asked for one by one"
             )
-        self._is_good(now_s)
+        self._succeed(now_s)
 
     def _look_again(self, seen: Collection[str]) -> tuple[dict[str, Instance], list[str], int]:
         """Known machines that the list left out: those to keep, those surely gone, and how many
@@ -252,7 +252,7 @@ class NodeList:
                 if id_ not in self._nodes and now_s - at_s < TOMBSTONE_S
             }
 
-    def _is_good(self, now_s: float) -> None:
+    def _succeed(self, now_s: float) -> None:
         self._read_s = now_s
         if self._error is not None:
             self._error = None

@@ -260,11 +260,8 @@ class Stage:
         config, done = self.config, self.step + 1
         if done <= config.warmup_steps:
             return config.learning_rate * done / config.warmup_steps
-        decay_steps = max(1, self.history.planned_steps - config.warmup_steps)
-        decayed = (
-            (done - config.warmup_steps) / decay_steps * (1 - config.final_learning_rate_share)
-        )
-        return config.learning_rate * (1 - decayed)
+        way = (done - config.warmup_steps) / (self.history.planned_steps - config.warmup_steps)
+        return config.learning_rate * (1 - way * (1 - config.final_learning_rate_share))
 
 
 def _curves(statistics: dict[str, LearnStatistics]) -> dict[str, float | None]:
