@@ -43,27 +43,9 @@ def cluster() -> Iterator[Cluster]:
     cluster.shutdown()
 
 
-def runs_the_controller(raylet: int) -> bool:
-    """Whether Ray Train's controller, which Ray puts on any node, is a child of this raylet."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            title = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if int(parent) == raylet and b"TrainController" in title:
-            return True
-    return False
-
-
 def take_away_a_node(cluster: Cluster) -> None:
-    """A node with a worker, and without the controller, is told that it will go, and goes."""
-    node = next(
-        node
-        for node in cluster.list_all_nodes()
-        if node is not cluster.head_node
-        and not runs_the_controller(node.all_processes["raylet"][0].process.pid)
-    )
+    """A node with a worker is told that it will go, and goes."""
+    node = next(node for node in cluster.list_all_nodes() if node is not cluster.head_node)
     reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     deadline_ms = int((time.time() + NOTICE_S) * 1000)
     accepted, why = GcsClient(address=cluster.address).drain_node(
