@@ -60,13 +60,14 @@ class Laptop:
         print(f"{time.monotonic() - self._began_s:7.1f} s  {text}", flush=True)
 
     def run(
-        self, *command: str, check: bool = True, timeout_s: float = 240.0
+        self, *command: str, check: bool = True, timeout_s: float = 240.0, typed: str = ""
     ) -> "subprocess.CompletedProcess[str]":
+        """`typed` is the command's whole input."""
         done = subprocess.run(
             command,
             env=self.environment,
             cwd=REPOSITORY,
-            stdin=subprocess.DEVNULL,
+            input=typed,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -84,9 +85,9 @@ class Laptop:
         """What this side says of its code."""
         return self.raylambda("version").strip()
 
-    def ray(self, *words: str, check: bool = True, timeout_s: float = 240.0) -> str:
-        """The output of one of Ray's commands."""
-        return self.run(str(BIN / "ray"), *words, check=check, timeout_s=timeout_s).stdout
+    def ray(self, *words: str, **options: Any) -> str:
+        """The output of one of Ray's commands; options as of `run`."""
+        return self.run(str(BIN / "ray"), *words, **options).stdout
 
     def write_cluster(self, name: str, **changes: Any) -> str:
         """`cluster/lambda.yaml` under another name, with a short idle time and `changes`."""

@@ -39,6 +39,7 @@ def check_commands(cluster: Cluster, folder: Path) -> None:
     script = folder / "answer.py"
     script.write_text("import ray\nray.init()\nprint('answer', ray.get(ray.put(42)))\n")
     assert "answer 42" in cluster.ray("submit", str(script))
+    assert "typed 42" in cluster.ray("attach", typed="echo typed $((6 * 7))\nexit\n")
     shown = cluster.laptop.raylambda("status", "--cluster", cluster.name)
     assert "1 instance, $0.20/h" in shown and "cpu_4x_general" in shown and "launched" in shown
 
