@@ -14,7 +14,7 @@ from autoscaler.cluster_config import (
 )
 from autoscaler.creation import Creator
 from autoscaler.domain import Status
-from autoscaler.errors import AutoscalerError, ConfigError, ConflictError
+from autoscaler.errors import AutoscalerError, ConfigError, ConflictError, NotFoundError
 from autoscaler.gates import Gate
 from autoscaler.head import head_regions, resolve_ssh_key
 from autoscaler.housekeeping import Housekeeper
@@ -232,6 +232,15 @@ class Cluster:
         )
         logger.warning("%s (%s) is unfit and ends: %s", node_id, place, reason)
         self.terminate([node_id], reason)
+
+    def has_ended(self, node_id: str) -> bool:
+        """Whether Lambda says that the node is gone, or on its way out."""
+        try:
+            return self.session.client.get_instance(node_id).status.is_leaving
+        except NotFoundError:
+            return True
+        except AutoscalerError:
+            return False
 
     def _setup_failed(self, node_id: str) -> None:
         node = self.nodes.get(node_id)

@@ -23,6 +23,7 @@ class Reason(enum.StrEnum):
     SUSPECT = "failed its GPU or network check"
     QUOTA = "the account's quota is used up"
     REFUSED_KEY = "Lambda refuses the API key or the account"
+    ENDING = "the cluster is ending"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ BACK_OFF = {
     Reason.SUSPECT: BackOff(600.0, 3600.0, lease_s=1800.0),
     Reason.QUOTA: BackOff(300.0, 1800.0),
     Reason.REFUSED_KEY: BackOff(60.0, 600.0),
+    # Longer than the end of a cluster may take.
+    Reason.ENDING: BackOff(1800.0, 1800.0),
 }
 MIN_REOPEN_S = 24.0
 """A newly advertised place is tried no sooner after its refusal: advertising may flicker."""

@@ -4,6 +4,7 @@ import logging
 from typing import Any, Protocol, cast
 
 import click
+from ray.autoscaler._private.cli_logger import cli_logger
 from ray.autoscaler._private.command_runner import SSHCommandRunner
 
 from autoscaler.errors import ProtocolError
@@ -12,6 +13,8 @@ from autoscaler.gates import Gate, read_verdict
 
 SHUTDOWN = "sudo shutdown -h now"
 """What Ray ends a machine with. Lambda goes on billing a machine that is shut down."""
+TEARDOWN = "ray teardown ~/ray_bootstrap_config.yaml --yes --workers-only; "
+"""Before it Ray ends the workers, with a command that Ray no longer has."""
 END_CLUSTER = '"$(dirname "$(command -v ray)")/python" -m autoscaler.self_termination'
 PROBE = "uptime"
 """Ray's own first command: it asks whether ssh is up."""
@@ -25,6 +28,8 @@ class NodeGates(Protocol):
     def report_fit(self, node_id: str) -> None: ...
 
     def report_unfit(self, node_id: str, reason: str) -> None: ...
+
+    def has_ended(self, node_id: str) -> bool: ...
 
 
 class GateError(click.ClickException):
@@ -52,13 +57,20 @@ class GatedSSHCommandRunner(SSHCommandRunner):
         if cmd != PROBE:
             self._pass_gate()
         if options.pop("shutdown_after_run", False):
-            cmd = f"{cmd}; {END_CLUSTER}"
+            cmd = f"{cmd}; {SHUTDOWN}"
         if cmd:
-            cmd = cmd.replace(SHUTDOWN, END_CLUSTER)
+            cmd = cmd.replace(TEARDOWN, "").replace(SHUTDOWN, END_CLUSTER)
         with with_token(options.get("port_forward"), self._cluster) as forwards:
             if forwards is not None:
                 options["port_forward"] = forwards
-            return super().run(cmd, *args, **options)
+            try:
+                return super().run(cmd, *args, **options)
+            except click.ClickException:
+                # The head took the connection along; whether it has ended, Lambda knows.
+                if not (cmd and END_CLUSTER in cmd and self._gates.has_ended(self._node)):
+                    raise
+        cli_logger.success("The cluster has ended; `ray down` verifies it and tells the cost.")
+        return None
 
     def run_rsync_up(self, source: str, target: str, options: Any = None) -> None:
         self._pass_gate()

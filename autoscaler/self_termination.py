@@ -1,58 +1,72 @@
 """`python -m autoscaler.self_termination`, on the head: ends the cluster it belongs to.
 
 It is what `ray exec --stop` and `ray submit --stop` run in place of `sudo shutdown`: a machine
-of Lambda's that is shut down goes on billing.
+of Lambda's that is shut down goes on billing. What an autoscaler beside it launches, or has
+just launched, would outlive the only machine that looks after it. So first no more is
+launched, then everything else ends and is verified, and the head goes last.
 """
 
 import json
+import signal
 import sys
 
+from autoscaler.acquisition import EVERYWHERE
 from autoscaler.credentials import head_config
-from autoscaler.errors import AutoscalerError, ConfigError
+from autoscaler.domain import Instance
+from autoscaler.errors import AutoscalerError, ConfigError, NotZeroError, UnavailableError
+from autoscaler.placement import Reason
 from autoscaler.session import Session, open_session
 from autoscaler.tags import KIND_HEAD, belongs_to, kind_of
+from autoscaler.teardown import TIME_LIMIT_S
 
-TIME_LIMIT_S = 600.0
 LOOK_EVERY_S = 10.0
 
 
 def end_own_cluster(session: Session, cluster: str, time_limit_s: float = TIME_LIMIT_S) -> None:
-    """Workers first, the head last: it takes this process with it.
+    """Workers first, late arrivals included; the head last: it takes this process with it.
 
-    Raises the last AutoscalerError when the API let nothing be ended in time.
+    Raises NotZeroError or the API's error when something could not be ended in time; the
+    head is not ended before its workers are. Idempotent.
     """
+    session.stockouts.close(EVERYWHERE, Reason.ENDING, session.clock(), advertised=False)
     deadline_s = session.clock() + time_limit_s
-    while True:
-        try:
-            instances = [
-                instance
-                for instance in session.client.list_instances()
-                if belongs_to(instance, cluster) and not instance.status.is_leaving
-            ]
-        except AutoscalerError:
-            if session.clock() > deadline_s:
-                raise
-            session.sleep(LOOK_EVERY_S)
-            continue
-        workers = [i.id for i in instances if kind_of(i) != KIND_HEAD]
-        heads = [i.id for i in instances if kind_of(i) == KIND_HEAD]
-        ended = session.terminator.terminate(workers, "the cluster stops itself")
-        if not ended.failed:
-            ended = session.terminator.terminate(heads, "the cluster stops itself")
-        if not ended.failed:
-            return
+    heads = _heads(session, cluster, deadline_s)
+    session.cluster_end.terminate_others(
+        cluster, heads, time_limit_s=max(0.0, deadline_s - session.clock())
+    )
+    while failed := session.terminator.terminate(heads, "the cluster stops itself").failed:
         if session.clock() > deadline_s:
-            raise next(iter(ended.failed.values()))
+            raise next(iter(failed.values()))
+        session.sleep(LOOK_EVERY_S)
+
+
+def _heads(session: Session, cluster: str, deadline_s: float) -> list[str]:
+    """The head's id, from the first list that shows it."""
+    problem: AutoscalerError = NotZeroError(f"no list shows the head of cluster {cluster!r}")
+    while True:
+        instances: tuple[Instance, ...] = ()
+        try:
+            instances = session.client.list_instances()
+        except UnavailableError as error:
+            problem = error
+        heads = [i.id for i in instances if belongs_to(i, cluster) and kind_of(i) == KIND_HEAD]
+        if heads:
+            return heads
+        if session.clock() > deadline_s:
+            raise problem
         session.sleep(LOOK_EVERY_S)
 
 
 def main() -> int:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a laptop that is shut does not keep the bill
     try:
         try:
             # Ray writes it as JSON, whatever its name says.
             cluster = json.loads(head_config().read_text(encoding="utf-8"))["cluster_name"]
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"{head_config()}: not a head's configuration: {error}") from None
+        sys.stdout.write("Ending the cluster: its workers, and when that is verified this head.\n")
+        sys.stdout.flush()
         end_own_cluster(open_session(), cluster)
     except AutoscalerError as error:
         sys.stderr.write(f"Error: this machine still bills: {error}\n")

@@ -1,6 +1,7 @@
 """Closed places, remembered for all processes of this machine; the rules are `placement`'s."""
 
 import sqlite3
+from collections.abc import Collection
 
 from autoscaler.domain import Place
 from autoscaler.placement import Closure, Reason, close, lend_probe, reopens_s
@@ -56,21 +57,21 @@ class Stockouts:
                     )
 
     def reopen(self, place: Place) -> None:
-        """A launch succeeded: all that covered the place is over, except a suspicion.
+        """A launch succeeded: all that refused it is over, except a suspicion.
 
         A machine that starts is no proof of CUDA: the right to test a suspicion stays with
         this launch until `clear` (the check passed) or `close` (it failed again).
         """
-        self._remove(place, keep=Reason.SUSPECT)
+        self._remove(place, keep=(Reason.SUSPECT, Reason.ENDING))
 
     def clear(self, place: Place) -> None:
         """The place is proven good."""
-        self._remove(place, keep=None)
+        self._remove(place, keep=(Reason.ENDING,))
 
-    def _remove(self, place: Place, keep: Reason | None) -> None:
+    def _remove(self, place: Place, keep: Collection[Reason]) -> None:
         with self._state.transaction() as connection:
             for closure in self._closures(connection):
-                if closure.covers(place) and closure.reason is not keep:
+                if closure.covers(place) and closure.reason not in keep:
                     connection.execute(
                         "DELETE FROM closures WHERE account = ? AND instance_type = ? AND "
                         "region = ? AND reason = ?",

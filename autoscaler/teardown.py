@@ -8,7 +8,7 @@ and this for QUIET_S without a break, counted from when the last machine was rea
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from autoscaler.client import LambdaClient
@@ -85,12 +85,31 @@ class ClusterEnd:
         AccountError at once. Idempotent: an empty cluster takes `quiet_s`.
         """
         started_s = self._clock()
+        found = self._end(cluster, (), quiet_s, time_limit_s)
+        return self._report(cluster, found, started_s)
+
+    def terminate_others(
+        self,
+        cluster: str,
+        spared: Collection[str],
+        *,
+        quiet_s: float = QUIET_S,
+        time_limit_s: float = TIME_LIMIT_S,
+    ) -> None:
+        """The same for all but the instances `spared`; the run stays open."""
+        self._end(cluster, spared, quiet_s, time_limit_s)
+
+    def _end(
+        self, cluster: str, spared: Collection[str], quiet_s: float, time_limit_s: float
+    ) -> dict[str, float]:
+        """When each instance that was found to be ended was found first."""
+        started_s = self._clock()
         found: dict[str, float] = {}
         quiet_since_s: float | None = None
         pending: Sequence[str] = ("not looked yet",)
         while True:
             try:
-                pending = self._pass(cluster, found)
+                pending = self._pass(cluster, spared, found)
             except UnavailableError as error:
                 pending = (f"the API does not answer: {error}",)
             now_s = self._clock()
@@ -99,7 +118,7 @@ class ClusterEnd:
             elif quiet_since_s is None:
                 quiet_since_s = now_s
             elif now_s - quiet_since_s >= quiet_s:
-                return self._report(cluster, found, started_s)
+                return found
             if now_s - started_s > time_limit_s:
                 raise NotZeroError(
                     f"cluster {cluster!r} may still run after {time_limit_s:.0f} s: "
@@ -107,9 +126,11 @@ class ClusterEnd:
                 )
             self._sleep(LOOK_EVERY_S)
 
-    def _pass(self, cluster: str, found: dict[str, float]) -> tuple[str, ...]:
+    def _pass(
+        self, cluster: str, spared: Collection[str], found: dict[str, float]
+    ) -> tuple[str, ...]:
         """Looks, ends what lives, and says what zero still waits for."""
-        look = self._look(cluster)
+        look = self._look(cluster, spared)
         self._launcher.give_up(cluster)
         now_s = self._clock()
         for instance_id in (*look.live, *look.leaving):
@@ -124,7 +145,7 @@ class ClusterEnd:
         waiting = [f"{id_}: ending" for id_ in (*look.live, *look.leaving) if id_ not in failed]
         return (*failed.values(), *waiting, *self._unsettled(cluster))
 
-    def _look(self, cluster: str) -> _Look:
+    def _look(self, cluster: str, spared: Collection[str]) -> _Look:
         instances = self._client.list_instances()
         collected = self._launcher.reconcile(cluster, instances)
         nonces = set(self._journal.nonces(cluster))
@@ -138,7 +159,10 @@ class ClusterEnd:
         # What we launched and no list has shown yet, or this one left out.
         live += [id_ for id_ in self._ledger.running_ids(cluster) if id_ not in listed]
         leaving = [i.id for i in mine if i.status is Status.TERMINATING]
-        return _Look(tuple(live), (*collected, *leaving))
+        return _Look(
+            tuple(id_ for id_ in live if id_ not in spared),
+            tuple(id_ for id_ in (*collected, *leaving) if id_ not in spared),
+        )
 
     def _unsettled(self, cluster: str) -> list[str]:
         """Launches whose machine may yet appear; those past their time are settled."""

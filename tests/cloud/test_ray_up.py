@@ -142,4 +142,8 @@ def test_the_older_autoscaler(tmp_path: Path, s3: CephServer) -> None:
         assert verify(Store.open(uri)) > 0
         wait_for("idle worker gone", lambda: not cluster.nodes("worker"), 120)
         cluster.laptop.note("idle worker gone")
+        said = cluster.ray("exec", "echo last words", "--stop")
+        assert "last words" in said and "The cluster has ended" in said
+        assert not cluster.nodes("head")
+        cluster.laptop.note("the cluster has stopped itself")
         cluster.down_to_nothing()

@@ -8,7 +8,7 @@ from ray.autoscaler._private.command_runner import DockerCommandRunner
 from ray.autoscaler._private.updater import NodeUpdater
 
 from autoscaler.placement import Reason
-from autoscaler.runner import GatedSSHCommandRunner
+from autoscaler.runner import SHUTDOWN, TEARDOWN, GatedSSHCommandRunner
 from tests import provider_rig as rig
 
 GOOD, BAD = b'raylambda-gate {"problem": null}\r\n', b'raylambda-gate {"problem": "no CUDA"}\n'
@@ -156,6 +156,31 @@ def test_a_shutdown_ends_the_bill(provider, node, docker):
     made.run("job", run_env="host", shutdown_after_run=True)
     for command in machine.commands[1:]:
         assert "shutdown" not in command and "autoscaler.self_termination" in command
+
+
+class LostConnection(Machine):
+    """The head goes, and takes the connection along."""
+
+    def check_call(self, command, **_):
+        super().check_call(command)
+        raise subprocess.CalledProcessError(255, command)
+
+
+STOPPING = f"job; ray stop; {TEARDOWN}{SHUTDOWN}"
+"""As `ray exec --stop` sends it."""
+
+
+def test_an_end_that_took_the_connection_along_is_an_end(provider, node, capsys):
+    machine = LostConnection()
+    provider.cluster.session.client.terminate([node])
+    runner(provider, node, machine).run(STOPPING)
+    assert "ray stop; " in machine.commands[-1] and "teardown" not in machine.commands[-1]
+    assert "The cluster has ended" in "".join(capsys.readouterr())
+
+
+def test_a_lost_connection_alone_is_none(provider, node):
+    with pytest.raises(click.ClickException, match="failed"):
+        runner(provider, node, LostConnection()).run(STOPPING)
 
 
 def test_docker_is_behind_the_gate(provider, node):

@@ -1,25 +1,32 @@
-"""`--stop` ends the bill: workers first, then the head it runs on."""
+"""`--stop` ends the bill: workers first, late ones included, then the head it runs on."""
 
 import json
 
 import pytest
+from ray.autoscaler.node_launch_exception import NodeLaunchException
 
 from autoscaler import self_termination
 from autoscaler.errors import AutoscalerError
+from autoscaler.pacing import Turn
 from autoscaler.self_termination import end_own_cluster
-from autoscaler.simulator import Outage
+from autoscaler.simulator import ListLag, Omit, Outage
 from tests import provider_rig as rig
+
+
+def head_provider(sim, tmp_path):
+    """A process of the head; all of them share its state file."""
+    return rig.provider_on(
+        rig.head_section(rig.CLUSTER), rig.session(sim, tmp_path / "head", turn=Turn.HEAD)
+    )
 
 
 @pytest.fixture
 def opened(sim, tmp_path):
     laptop = rig.provider_on(rig.laptop_section(rig.CLUSTER), rig.session(sim, tmp_path / "l"))
     laptop.create_node(rig.node_config("head"), rig.ray_tags("head"), 1)
-    session = rig.session(sim, tmp_path / "head")
-    rig.provider_on(rig.head_section(rig.CLUSTER), session).create_node(
-        rig.node_config(), rig.ray_tags(), 2
-    )
-    return session
+    head = head_provider(sim, tmp_path)
+    rig.make(head, 2)
+    return head.cluster.session
 
 
 def test_workers_go_first_and_the_head_last(sim, opened):
@@ -28,6 +35,41 @@ def test_workers_go_first_and_the_head_last(sim, opened):
     ended = rig.events(opened, "terminated")
     kinds = [sim.cloud.instances[e["instance"]].tags["ray-node-type"] for e in ended]
     assert kinds == ["worker", "worker", "head"]
+
+
+def test_a_worker_that_no_list_shows_yet_is_waited_for(sim, opened, tmp_path):
+    sim.add_fault(ListLag(30.0))
+    rig.make(head_provider(sim, tmp_path))
+    end_own_cluster(opened, "demo")
+    sim.advance(600.0)
+    assert sim.invariants.report()["alive"] == 0
+
+
+def test_the_autoscaler_beside_it_launches_no_more(sim, opened, tmp_path):
+    """It sees its workers go, and still has a demand."""
+    monitor = head_provider(sim, tmp_path)
+    terminate = opened.terminator.terminate
+    refused = []
+
+    def terminate_and_demand(ids, why):
+        ended = terminate(ids, why)
+        with pytest.raises(NodeLaunchException, match="the cluster is ending") as caught:
+            rig.make(monitor)
+        refused.append(caught.value)
+        return ended
+
+    opened.terminator.terminate = terminate_and_demand
+    end_own_cluster(opened, "demo")
+    assert refused and sim.invariants.report()["alive"] == 0
+
+
+def test_a_list_that_leaves_the_head_out_does_not_end_it_first(sim, opened):
+    (head,) = (i for i in sim.cloud.instances.values() if i.tags["ray-node-type"] == "head")
+    opened.launcher.reconcile("demo", opened.client.list_instances())
+    sim.add_fault(Omit(head.id, n=3))
+    end_own_cluster(opened, "demo")
+    ended = rig.events(opened, "terminated")
+    assert ended[-1]["instance"] == head.id and len(ended) == 3
 
 
 def test_an_api_that_is_away_is_waited_for(sim, opened):
