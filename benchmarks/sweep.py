@@ -71,7 +71,8 @@ def sweep(
     plan = make_plan(replace(spec, metrics={**spec.metrics, "cpu_seconds": False}), config)
     options = JobOptions(output_dir=str(folder))
     trials = trials_of(prepared, config, base)
-    run_sweep(plan, Trials(Timed(trials).run, trials.finish, trials.about), options)
+    timed = Trials(Timed(trials).run, trials.finish, trials.identity, trials.about)
+    run_sweep(plan, timed, options)
     return json.loads((folder / "sweep.json").read_text())["trials"]
 
 

@@ -55,14 +55,22 @@ def training_curves(history: Mapping[str, Any]) -> str:
         return svg(figure)
 
 
+UNDEFINED = {"f1": {"value": None, "low": None, "high": None}}
+
+
+def group_names(evaluations: Mapping[str, Mapping[str, Any]], group: str) -> list[str]:
+    """Of all probes: a type that is not in the texts is there for the probe alone that found it."""
+    return list(dict.fromkeys(name for each in evaluations.values() for name in each[group]))
+
+
 def f1_bars(evaluations: Mapping[str, Mapping[str, Any]], group: str, title: str) -> str:
     """Strict F1 with bootstrap intervals by `group` ("by_language" or "by_type"), a bar a probe."""
-    names = list(next(iter(evaluations.values()))[group])
+    names = group_names(evaluations, group)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(10, 3.1), layout="constrained")
         width = 0.8 / len(evaluations)
         for number, (probe, evaluation) in enumerate(evaluations.items()):
-            scores = [evaluation[group][name]["f1"] for name in names]
+            scores = [evaluation[group].get(name, UNDEFINED)["f1"] for name in names]
             offset = (number - (len(evaluations) - 1) / 2) * width
             _bars(axes, [x + offset for x in range(len(names))], scores, width, probe)
         axes.set(title=title, ylim=(0, 1.02), ylabel="strict span F1")

@@ -83,7 +83,9 @@ def run_pipeline(configs: Configs) -> dict[str, Any]:
 def verdict(evaluations: Mapping[str, Any]) -> str:
     """Who found more, in one sentence, whoever it is."""
     latents, raw = (evaluations[name]["strict"]["f1"] for name in ("latents", "raw"))
-    if latents["low"] > raw["high"]:
+    if None in (latents["value"], raw["value"]):
+        relation = "without a labelled span in the texts there is nothing to compare"
+    elif latents["low"] > raw["high"]:
         relation = "the latents beat the raw activations"
     elif raw["low"] > latents["high"]:
         relation = "the raw activations beat the latents"
@@ -138,10 +140,14 @@ def table(result: Mapping[str, Any], output: Store) -> str:
         f"{'PII F1':8}{'all':>7}" + "".join(f"{language:>7}" for language in languages),
     ]
     for probe, scores in f1.items():
-        cells = [scores["overall"], *(scores["by_language"][name] for name in languages)]
-        lines.append(f"{probe:8}" + "".join(f"{cell:7.3f}" for cell in cells))
+        cells = [scores["overall"], *(scores["by_language"].get(name) for name in languages)]
+        lines.append(f"{probe:8}" + "".join(_cell(cell) for cell in cells))
     names = ("report.html", "sae_final.pt", "classifiers/", "manifest.json")
     return "\n".join([*lines, "", *(f"{output.uri}/{name}" for name in names)])
+
+
+def _cell(f1: float | None) -> str:
+    return f"{'-' if f1 is None else f'{f1:.3f}':>7}"
 
 
 def parse(argv: list[str]) -> tuple[Configs, bool]:

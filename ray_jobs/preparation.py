@@ -46,7 +46,7 @@ def prepare(
     logger.info("data   %s: %s", dataset.source, counts)
     store = Store.open(options.storage_uri).child("activations")
     # One pool: an actor's start costs as much as some ten thousand tokens.
-    with HarvestPool(model, layer, dtype=dtype) as pool:
+    with HarvestPool(model, layer, dtype=dtype, use_gpu=options.use_gpu) as pool:
         sets = {
             split: harvest(
                 dataset.texts(split),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ray_jobs.figures import f1_bars, training_curves
+from ray_jobs.figures import f1_bars, group_names, training_curves
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
@@ -68,7 +68,7 @@ def scores_table(
     """Header and rows: a row a score, a column a probe."""
     rows = [["strict F1, all", *_cells(evaluations, lambda e: e["strict"]["f1"])]]
     for group, word in (("by_language", "language"), ("by_type", "type")):
-        for name in next(iter(evaluations.values()))[group]:
+        for name in group_names(evaluations, group):
             cells = _cells(evaluations, lambda e, g=group, n=name: e[g].get(n, {}).get("f1"))
             rows.append([f"strict F1, {word} {name}", *cells])
     for field, name in (

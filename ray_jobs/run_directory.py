@@ -65,7 +65,7 @@ def whole_run(run: Store, about: Mapping[str, Any]) -> bool:
     if not run.exists(MANIFEST):
         return False
     manifest = run.read_json(MANIFEST)
-    if manifest["run"] != json.loads(json.dumps(dict(about))):
+    if manifest.get("run") != json.loads(json.dumps(dict(about))):
         return False
     try:
         verify(run)

@@ -60,12 +60,19 @@ class HarvestPool:
     """
 
     def __init__(
-        self, model: str, layer: int, *, dtype: str = "float32", num_actors: int | None = None
+        self,
+        model: str,
+        layer: int,
+        *,
+        dtype: str = "float32",
+        num_actors: int | None = None,
+        use_gpu: bool | None = None,
     ) -> None:
         if num_actors is not None and num_actors < 1:
             raise ConfigError("num_actors", f"{num_actors} is below 1")
         self.host: HostArgs = (model, layer, dtype)
         self._num_actors = num_actors
+        self._use_gpu = use_gpu
         self._starting: dict[ray.ObjectRef, Any] = {}
         self._working: dict[ray.ObjectRef, tuple[Any, int]] = {}
         self._idle: list[Any] = []
@@ -115,7 +122,7 @@ class HarvestPool:
         alive = len(self._starting) + len(self._working)
         wanted = min(self._limit(alive), len(self._todo) + len(self._working))
         for _ in range(wanted - alive):
-            on_gpu = _resource() == "GPU"
+            on_gpu = self._resource() == "GPU"
             actor = ray.remote(Harvester).options(num_cpus=1, num_gpus=int(on_gpu)).remote()
             ref = actor.load.remote(self.host, "cuda" if on_gpu else "cpu")
             self._starting[ref] = actor
@@ -125,8 +132,14 @@ class HarvestPool:
             return self._num_actors
         # Starting actors may or may not hold their share already: counting them as if they
         # did not keeps a pool from growing past the cluster, and is put right once they run.
-        free = int(ray.available_resources().get(_resource(), 0)) - len(self._starting)
+        free = int(ray.available_resources().get(self._resource(), 0)) - len(self._starting)
         return max(1, alive + max(0, free))
+
+    def _resource(self) -> str:
+        """What an actor takes; with `use_gpu` also where a node with a GPU is still to come."""
+        if self._use_gpu is None:
+            return "GPU" if ray.cluster_resources().get("GPU", 0) >= 1 else "CPU"
+        return "GPU" if self._use_gpu else "CPU"
 
     def _take(self, ref: ray.ObjectRef) -> Iterator[ShardRecord]:
         """Handle a finished call: hand its actor the next shard, or replace a dead one."""
@@ -174,7 +187,3 @@ class HarvestPool:
                 f"harvest: {deaths} processes died while {doing} (too little memory?); "
                 "finished shards are kept, start again to go on"
             )
-
-
-def _resource() -> str:
-    return "GPU" if ray.cluster_resources().get("GPU", 0) >= 1 else "CPU"

@@ -194,14 +194,14 @@ class Worker:
         shown_s = -math.inf
         while not self.history.stopped:
             statistics = self.take_step()
-            if self.step % LOG_EVERY_STEPS == 0 or self.step == total:
-                self.log(statistics)
             if self.rank == 0 and time.monotonic() - shown_s > PROGRESS_INTERVAL_S:
                 shown_s = time.monotonic()
                 fvu = statistics.fvu.item()
                 logger.info("sae    %s  fvu %.3f", progress.line(self.step), fvu)
             if self.step % self.config.eval_every_steps == 0 or self.step == total:
                 self.check()
+            if self.step % LOG_EVERY_STEPS == 0 or self.history.stopped:
+                self.log(statistics)
             epoch_ends = self.step % per_epoch == 0
             if epoch_ends and self.rank == 0:
                 self.save_model(f"sae_epoch_{self.step // per_epoch}.pt")
@@ -219,14 +219,15 @@ class Worker:
         self.optimizer.zero_grad(set_to_none=True)
         # DistributedDataParallel averages over the ranks; the losses are meant to be summed.
         (out.loss * self.world_size).backward()
-        torch.nn.utils.clip_grad_norm_(self.sae.parameters(), config.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.sae.parameters(), config.clip_norm)
         self.optimizer.step()
         self.sae.normalise_decoder()
         statistics = whole_batch(out, config.batch_size, config.aux_weight)
         self.sae.dead_latents.update(statistics.fired, config.batch_size)
         self.step += 1
         # Kept on the device: the host asks only now and then, and still learns the first step.
-        bad = torch.where(torch.isfinite(statistics.loss), torch.inf, float(self.step))
+        # A finite loss may have an infinite gradient, and bad weights from this step on.
+        bad = torch.where(torch.isfinite(statistics.loss + norm), torch.inf, float(self.step))
         self.first_bad_step = torch.minimum(self.first_bad_step, bad)
         return statistics
 

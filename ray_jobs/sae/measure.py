@@ -3,6 +3,7 @@
 Shapes: B tokens of a batch over all ranks, d the input width, n latents.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ray_jobs.activations.shards import ActivationSet
 from ray_jobs.collectives import all_sum
+from ray_jobs.errors import DataError, NonFiniteError
 from ray_jobs.sae.model import SAEOutput, TopKSAE
 
 CHUNK_ROWS = 4096
@@ -66,6 +68,10 @@ def held_out_metrics(sae: TopKSAE, rows: Tensor) -> dict[str, float]:
     """`fvu` and `loss` (without AuxK) on every rank's share of the held-out rows (m, d).
 
     Chunked: memory does not grow with the rows. Collective.
+
+    Raises:
+        DataError: the rows are all alike, so that there is no variance to explain.
+        NonFiniteError: the FVU is not finite.
     """
     d = rows.shape[1]
     training = sae.training
@@ -81,4 +87,8 @@ def held_out_metrics(sae: TopKSAE, rows: Tensor) -> dict[str, float]:
     sums = all_sum(sums.to(sae.W_enc.device)).cpu()
     squared_error, sum_squares, count = sums[:3].tolist()
     variance = sum_squares - sums[3:].square().sum().item() / count
+    if variance <= 0:
+        raise DataError("the held-out activations are all alike: give more validation texts")
+    if not math.isfinite(squared_error / variance):
+        raise NonFiniteError("the FVU of the held-out activations is not finite: look at them")
     return {"fvu": squared_error / variance, "loss": squared_error / (count * d)}

@@ -88,7 +88,7 @@ def sweep_sae(
         probe=probe_data(prepared) if plan.config.metric in PROBE_METRICS else None,
         about=about,
     )
-    return run_sweep(plan, Trials(trials.run, trials.finish, about), options)
+    return run_sweep(plan, Trials(trials.run, trials.finish, trials.identity, about), options)
 
 
 def probe_data(prepared: Prepared) -> ProbeData:

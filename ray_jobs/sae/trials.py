@@ -65,18 +65,25 @@ class SAETrials:
 
     def task(self, point: Point, folder: Store) -> SAETask:
         """The ordinary training at a point."""
-        config = trial_config(self.base, point, self.tokens, self.sweep)
         return SAETask(
-            config=config,
+            config=self._config(point),
             train=self.train,
             held_out=self.held_out,
             checkpoints=folder.child("checkpoints"),
             output=folder,
             cache_dir=self.cache_dir,
             price_cents_per_hour=None,
-            identity={**self.about, "sae": dataclasses.asdict(config), **code_identity()},
+            identity=self.identity(point),
             probe=self.probe,
         )
+
+    def identity(self, point: Point) -> dict[str, Any]:
+        """What the training at a point depends on, as its run directory says it."""
+        config = self._config(point)
+        return {**self.about, "sae": dataclasses.asdict(config), **code_identity()}
+
+    def _config(self, point: Point) -> SAEConfig:
+        return trial_config(self.base, point, self.tokens, self.sweep)
 
     def run(self, point: Point, folder: Store, report: Report) -> None:
         """See `ray_jobs.sweep.job.RunTrial`."""

@@ -1,14 +1,15 @@
 """What a sweep leaves: `best/`, `sweep.html`, its summary; and what it removes on the way."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray_jobs.errors import JobError
-from ray_jobs.run_directory import code_identity, result_files, seal
+from ray_jobs.run_directory import result_files, seal
 from ray_jobs.storage import Store
 from ray_jobs.sweep.job import FinishTrial, Plan
 from ray_jobs.sweep.ledger import WHOLE, Ledger, TrialRecord
 from ray_jobs.sweep.savings import steps_saved_share, worker_seconds_saved_share
+from ray_jobs.sweep.space import Point
 from ray_jobs.sweep.trial import trial_folder
 
 BEST = "best"
@@ -43,9 +44,14 @@ class Folders:
 
 
 def leave_best(
-    plan: Plan, ledger: Ledger, folders: Folders, output: Store, finish: FinishTrial
+    plan: Plan,
+    ledger: Ledger,
+    folders: Folders,
+    output: Store,
+    finish: FinishTrial,
+    identity: Callable[[Point], Mapping[str, Any]],
 ) -> TrialRecord:
-    """Make `best/`, a run directory with its manifest, of the best trial. Idempotent.
+    """Make `best/` of the best trial: its run directory, as if it had run alone. Idempotent.
 
     Raises:
         JobError: no trial has a result, and none has a checkpoint to make one of.
@@ -68,7 +74,7 @@ def leave_best(
     target.delete_tree("")
     for name in result_files(source):
         target.write_bytes(name, source.read_bytes(name))
-    seal(target, {"sweep": ledger.identity, "point": best.point, **code_identity()})
+    seal(target, {**identity(best.point), "sweep": ledger.identity, "point": best.point})
     return best
 
 

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from ray_jobs.sweep.results import PAGE, Folders, leave_best, states, summary
 from ray_jobs.sweep.roster import Budget, Pace, Roster
 from ray_jobs.sweep.scheduler import make_scheduler
 from ray_jobs.sweep.search import make_search, sample_points
+from ray_jobs.sweep.space import Point
 from ray_jobs.sweep.table import live_table
 from ray_jobs.sweep.trial import TrialSetup, run_trial
 
@@ -52,6 +53,8 @@ class Trials:
 
     run: RunTrial
     finish: FinishTrial
+    identity: Callable[[Point], Mapping[str, Any]]
+    """What the run directory of a trial says that it depends on."""
     about: Mapping[str, Any]
     """What decides a trial beside its point."""
 
@@ -123,7 +126,7 @@ def _run(plan: Plan, trials: Trials, options: JobOptions, ledger: Ledger, output
     book.release_all()
     ledger.ended = NO_MONEY if _trials_left(plan, ledger) else ALL_ENDED
     folders.remove_losers(again=True)
-    best = leave_best(plan, ledger, folders, output, trials.finish)
+    best = leave_best(plan, ledger, folders, output, trials.finish, trials.identity)
     page = render_page(plan, ledger, best, price, meter.cost_cents)
     output.write_bytes(PAGE, page.encode())
     book.save()

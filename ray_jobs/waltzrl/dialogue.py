@@ -93,7 +93,7 @@ def parse_feedback(reply: Reply) -> Feedback:
     malformed = Feedback(reply, None, "")
     try:
         found = json.loads(reply.text)
-    except ValueError:
+    except (ValueError, RecursionError):  # a reply may be nothing but brackets
         return malformed
     if not isinstance(found, dict):
         return malformed

@@ -34,7 +34,12 @@ def read_prompt_file(uri: str) -> list[Prompt]:
             form (with its line).
     """
     with local_copy(uri) as path:
-        rows = _jsonl(path, uri) if uri.endswith((".jsonl", ".json")) else _table(path, uri)
+        try:
+            rows = _jsonl(path, uri) if uri.endswith((".jsonl", ".json")) else _table(path, uri)
+        except UnicodeDecodeError:
+            raise DataError(f"{uri}: not UTF-8 text; give a JSONL, CSV or TSV file") from None
+        except csv.Error as error:
+            raise DataError(f"{uri}: not a table: {error}; give it as JSONL") from None
     prompts = [prompt for prompt in rows if prompt.text.strip()]
     if not prompts:
         raise DataError(f"{uri}: no prompt in it; give a file with at least one")
@@ -43,12 +48,16 @@ def read_prompt_file(uri: str) -> list[Prompt]:
 
 def _jsonl(path: Path, uri: str) -> list[Prompt]:
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # By newlines alone: a prompt may hold other characters that end a line somewhere.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            found.append(Prompt(str(row["prompt"]), _JSONL_KINDS[row["expected_category"]]))
+            text, kind = row["prompt"], _JSONL_KINDS[row["expected_category"]]
+            if not isinstance(text, str):
+                raise TypeError(f"prompt is {text!r}")
+            found.append(Prompt(text, kind))
         except (ValueError, LookupError, TypeError) as error:
             raise DataError(
                 f"{uri}, line {number}: not an object with prompt and expected_category "
@@ -78,6 +87,8 @@ def _read(rows: Iterable[Row], read: Callable[[Row, str], Prompt | None], uri: s
     for number, row in enumerate(rows, start=2):
         try:
             prompt = read(row, uri)
+            if prompt is not None and not isinstance(prompt.text, str):
+                raise LookupError  # a short row
         except (LookupError, AttributeError):
             raise DataError(f"{uri}, row {number}: a value is missing or unknown") from None
         if prompt is not None:
@@ -95,7 +106,7 @@ def _xstest(row: Row, uri: str) -> Prompt:
 
 
 def _or_bench(row: Row, uri: str) -> Prompt:
-    return Prompt(row["prompt"], "harmful" if "toxic" in uri else "overrefusal")
+    return Prompt(row["prompt"], "harmful" if "toxic" in uri.rpartition("/")[2] else "overrefusal")
 
 
 def _harmbench(row: Row, uri: str) -> Prompt:

@@ -6,6 +6,7 @@ training prompt in other words.
 """
 
 import hashlib
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ def _sample(split: str, kinds: Sequence[str], number: int, field: str) -> tuple[
 def _files(config: WaltzConfig) -> PromptSets:
     names = [name.strip() for name in config.dataset.split(",") if name.strip()]
     prompts = list(dict.fromkeys(p for name in names for p in read_prompt_file(name)))
+    _one_kind_each(prompts, config.dataset)
     groups = group_near_duplicates([prompt.text for prompt in prompts])
     found: dict[str, list[Prompt]] = {split: [] for split in SPLITS}
     for prompt, group in zip(prompts, groups, strict=True):
@@ -83,12 +85,28 @@ def _files(config: WaltzConfig) -> PromptSets:
                 f"{config.dataset}: {len(prompts)} different prompts in {len(set(groups))} groups "
                 f"of near duplicates leave none for {split}; give more"
             )
+    for split, kind in itertools.product(SPLITS, TRAINED_KINDS):
+        if all(prompt.kind != kind for prompt in found[split]):
+            raise DataError(
+                f"{config.dataset}: no {kind} prompt for {split}, and agents that see one kind "
+                "alone learn to refuse all or nothing; give files of both kinds"
+            )
     sets = {split: _some(found[split], limits.get(split)) for split in SPLITS}
     source = (
         f"{config.dataset}: {len(prompts):,} different prompts in {len(set(groups)):,} groups of "
         "near duplicates, split by group"
     )
     return _sets(sets, source)
+
+
+def _one_kind_each(prompts: Sequence[Prompt], dataset: str) -> None:
+    kinds: dict[str, str] = {}
+    for prompt in prompts:
+        other = kinds.setdefault(prompt.text, prompt.kind)
+        if other != prompt.kind:
+            raise DataError(
+                f"{dataset}: {prompt.text[:60]!r} is {other} and {prompt.kind}; leave one of them"
+            )
 
 
 def _some(prompts: list[Prompt], limit: int | None) -> tuple[Prompt, ...]:

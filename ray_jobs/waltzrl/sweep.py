@@ -75,7 +75,7 @@ def sweep_waltz(
         cache_dir=cache_dir(options) / "models",
         about=about,
     )
-    return run_sweep(plan, Trials(trials.run, trials.finish, about), options)
+    return run_sweep(plan, Trials(trials.run, trials.finish, trials.identity, about), options)
 
 
 def recipe(name: str) -> tuple[WaltzConfig, SweepConfig, JobOptions]:

@@ -240,7 +240,8 @@ def main(argv: list[str]) -> None:
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
     elif result:
-        shown = "  ".join(f"{name} {value:.3g}" for name, value in result.items() if value)
+        known = ((name, value) for name, value in result.items() if value is not None)
+        shown = "  ".join(f"{name} {value:.3g}" for name, value in known)
         logger.info("waltz  %s", shown)
         if config.model == WORLD:
             logger.info("waltz  of an invented world: says nothing about a real model's safety")

@@ -1,7 +1,8 @@
 """The trials of a WaltzRL sweep: ordinary trainings of both stages at points of its space.
 
 Apart from the entry point, so that a trial's process need not import what only the driver uses.
-Of a trial's checks count those of stage 2; stage 1 comes before the first.
+Of a trial's checks count those of stage 2; stage 1 comes before the first. Its steps are those
+of both.
 """
 
 import dataclasses
@@ -55,29 +56,41 @@ class WaltzTrials:
 
     def task(self, point: Point, folder: Store) -> WaltzTask:
         """The ordinary training at a point."""
-        config = trial_config(self.base, point, len(self.prompts.train), self.sweep)
         return WaltzTask(
-            config=config,
+            config=self._config(point),
             model=self.model,
             prompts=self.prompts,
             checkpoints=folder.child("checkpoints"),
             output=folder,
             cache_dir=self.cache_dir,
             price_cents_per_hour=None,
-            identity={**self.about, "waltzrl": dataclasses.asdict(config), **code_identity()},
+            identity=self.identity(point),
         )
+
+    def identity(self, point: Point) -> dict[str, Any]:
+        """What the training at a point depends on, as its run directory says it."""
+        config = self._config(point)
+        return {**self.about, "waltzrl": dataclasses.asdict(config), **code_identity()}
+
+    def _config(self, point: Point) -> WaltzConfig:
+        return trial_config(self.base, point, len(self.prompts.train), self.sweep)
 
     def run(self, point: Point, folder: Store, report: Report) -> None:
         """See `ray_jobs.sweep.job.RunTrial`."""
         task = self.task(point, folder)
+        before, stage2 = task.config.stage1_steps, task.config.max_steps
+        assert stage2 is not None
 
         def told(metrics: dict[str, Any]) -> None:
             if metrics["stage"] == 2:
-                faults = (metrics["asr"] + metrics["orr"]) / 2
-                check = self._check_at(metrics["step"], task)
-                planned_steps = task.config.max_steps
                 report(
-                    {**metrics, "faults": faults, "check": check, "planned_steps": planned_steps}
+                    {
+                        **metrics,
+                        "step": before + metrics["step"],
+                        "planned_steps": before + stage2,
+                        "faults": (metrics["asr"] + metrics["orr"]) / 2,
+                        "check": self._check_at(metrics["step"], task),
+                    }
                 )
 
         Run(task, place_alone(told)).go()

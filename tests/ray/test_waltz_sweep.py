@@ -62,11 +62,17 @@ def test_a_trial_that_fails_ends_alone_and_the_best_has_both_agents(
     states = {trial["point"]["learning_rate"]: trial["state"] for trial in trials}
     assert states == {1e-3: "finished", 1e30: "failed"}
     reports = next(trial["reports"] for trial in trials if trial["state"] == "finished")
-    assert [(r["check"], r["step"]) for r in reports] == [(1, 2), (2, 4), (3, 6)]
+    stage1 = base.stage1_steps
+    assert [(r["check"], r["step"] - stage1) for r in reports] == [(1, 2), (2, 4), (3, 6)]
+    whole = next(trial for trial in trials if trial["state"] == "finished")
+    assert whole["planned_steps"] == whole["reports"][-1]["step"] == stage1 + 6
     assert result["best"]["learning_rate"] == 1e-3
     assert result["best_metric"] == reports[-1]["faults"]
     best = tmp_path / "best"
     assert verify(Store.open(str(best))) > 5
+    # As of any other run.
+    run = json.loads((best / "manifest.json").read_text())["run"]
+    assert run["waltzrl"]["learning_rate"] == 1e-3 and run["model"]
     assert all(weights(best, agent) for agent in AGENTS)
     rows = json.loads((best / "evaluation.json").read_text())
     assert rows["waltzrl"]["asr"]["value"] is not None

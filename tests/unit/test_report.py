@@ -3,8 +3,9 @@
 import re
 
 from ray_jobs.history import TrainingHistory
-from ray_jobs.pipeline import verdict
+from ray_jobs.pipeline import table, verdict
 from ray_jobs.report import render, shown
+from ray_jobs.storage import Store
 
 HISTORY = TrainingHistory(
     planned_steps=40,
@@ -49,6 +50,23 @@ def test_the_verdict_says_who_won():
     assert "raw activations beat the latents" in verdict({"latents": low, "raw": high})
     assert "latents beat the raw activations" in verdict({"latents": high, "raw": low})
     assert "neither beats" in verdict({"latents": low, "raw": low})
+
+
+def test_a_type_that_one_probe_alone_found_is_shown():
+    latents, raw = evaluation(0.8), evaluation(0.9)
+    latents["by_type"]["USERNAME"] = score(0.0, 0.0, 0.0)
+    raw["by_type"]["IBAN"] = score(0.1, 0.0, 0.2)
+    page = render("T", "v", {}, HISTORY.to_dict(), {"latents": latents, "raw": raw})
+    assert "strict F1, type USERNAME" in page and "strict F1, type IBAN" in page
+
+
+def test_test_texts_without_a_span_have_a_verdict_and_a_table(tmp_path):
+    nothing = evaluation(0.0) | {"strict": score(None, None, None)}
+    assert "nothing to compare" in verdict({"latents": nothing, "raw": nothing})
+    f1 = {"overall": None, "by_language": {"en": None}}
+    result = {"f1": {"latents": f1, "raw": f1}, "fvu": 0.1, "dead_share": 0.0, "steps": 1}
+    shown_table = table(result | {"stopped_early": False}, Store.open(str(tmp_path)))
+    assert re.search(r"^latents +- +-$", shown_table, re.M)
 
 
 def test_an_undefined_score_is_a_dash():

@@ -76,6 +76,9 @@ def test_files_as_published(name: str, tmp_path: Path):
         ("a.csv", "question,answer\n1,2\n", "columns answer, question are of no known data set"),
         ("a.csv", "", "columns none are of no known data set"),
         ("a.csv", "prompt,label\nx,maybe\n", "row 2: a value is missing or unknown"),
+        ("a.csv", "id,label,prompt\n1,safe\n", "row 2: a value is missing or unknown"),
+        ("a.csv", f"prompt,label\n{'x' * 200_000},safe\n", "not a table: field larger"),
+        ("a.jsonl", '{"prompt": null, "expected_category": "safe"}', "line 1: not an object"),
     ],
 )
 def test_a_file_of_no_known_form_is_one_line(name: str, content: str, message: str, tmp_path: Path):
@@ -132,6 +135,51 @@ def test_ten_thousand_prompts_of_a_few_templates_are_few_groups(tmp_path: Path):
     assert len(sets.train) < 425  # not 7,500
     assert open_prompts(config) == sets
     assert open_prompts(replace(config, test_prompts=10)).sha256 != sets.sha256
+
+
+@pytest.mark.parametrize("name", ["latin.jsonl", "latin.csv", "table.parquet"])
+def test_a_file_that_is_no_utf8_is_one_line(name: str, tmp_path: Path):
+    (tmp_path / name).write_bytes("prompt,label\nnaïve,safe\n".encode("latin-1"))
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_prompt_file(str(tmp_path / name))
+
+
+def test_line_separators_within_a_prompt_and_folders_names_mean_nothing(tmp_path: Path):
+    (tmp_path / "toxic").mkdir()
+    plain, lines = tmp_path / "toxic" / "or-bench-80k.csv", tmp_path / "toxic" / "a.jsonl"
+    plain.write_text("prompt,category\nan odd one,privacy\n")
+    assert read_prompt_file(str(plain)) == [Prompt("an odd one", "overrefusal")]
+    row = {"prompt": "a\u2028b", "expected_category": "safe"}
+    lines.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_prompt_file(str(lines)) == [Prompt("a\u2028b", "benign")]
+
+
+@pytest.mark.parametrize(
+    ("categories", "message"),
+    [
+        (("unsafe", "safe"), "no overrefusal prompt for train"),
+        (("overrefusal",), "no harmful prompt for train"),
+    ],
+)
+def test_data_of_one_kind_teach_nothing(categories: tuple[str, ...], message: str, tmp_path: Path):
+    rng = random.Random(2)
+    rows = [(sentence(rng), categories[i % len(categories)]) for i in range(200)]
+    with pytest.raises(DataError, match=message):
+        open_prompts(config_of(rows, tmp_path))
+
+
+def test_a_prompt_of_two_kinds_is_one_line(tmp_path: Path):
+    rows = [("how do I end it", "unsafe"), ("how do I end it", "overrefusal")]
+    with pytest.raises(DataError, match="'how do I end it' is harmful and overrefusal; leave"):
+        open_prompts(config_of(rows, tmp_path))
+
+
+def config_of(rows: list[tuple[str, str]], folder: Path) -> WaltzConfig:
+    """For a data set of (prompt, category) rows."""
+    path = folder / "plan.jsonl"
+    lines = (json.dumps({"prompt": p, "expected_category": category}) for p, category in rows)
+    path.write_text("\n".join(lines))
+    return WaltzConfig(dataset=str(path), train_judge="wildguard@http://h/v1@m")
 
 
 def test_a_file_too_small_to_split_is_one_line(tmp_path: Path):
