@@ -23,6 +23,7 @@ from autoscaler.listing import FRESH_S, Node, NodeList
 from autoscaler.placement import Reason
 from autoscaler.session import Session
 from autoscaler.tags import (
+    CHECKED,
     KIND_HEAD,
     NODE_KIND,
     NODE_STATUS,
@@ -37,8 +38,6 @@ SETUP_TRIES = 3
 """Ray's autoscaler sets a node up as often before it gives the node up."""
 SETTING_UP = ("waiting-for-ssh", "syncing-files", "setting-up")
 """Ray's statuses of a node while its updater is at work."""
-CHECKED = "raylambda-checked"
-"""Local tag of a node that has passed its gate: it is not asked again."""
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +62,7 @@ class Cluster:
         self._creator = Creator(session, self.nodes)
         self._housekeeper = Housekeeper(name, session, self.nodes, config.caps)
         self._failures: Counter[str] = Counter()
+        self._unfit: set[str] = set()
         self._ssh_key_name: str | None = config.ssh_key_name if config.on_head else None
         self._is_checked = False
 
@@ -218,8 +218,9 @@ class Cluster:
     def report_unfit(self, node_id: str, reason: str) -> None:
         """Ends the node and keeps away from its place for a while. Idempotent."""
         node = self.nodes.get(node_id)
-        if node is None:
+        if node is None or node_id in self._unfit:  # its termination is sent until it works
             return
+        self._unfit.add(node_id)
         place = node.instance.place
         self.session.stockouts.close(place, Reason.SUSPECT, self.session.clock(), advertised=True)
         self.session.events.write(
@@ -243,7 +244,8 @@ class Cluster:
             return False
 
     def _setup_failed(self, node_id: str) -> None:
-        node = self.nodes.get(node_id)
+        # A fresh look: ssh is up before Lambda says that the machine is.
+        node = self.find(node_id, wait=True)
         if node is None:
             return
         self._failures[node_id] += 1

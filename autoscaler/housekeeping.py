@@ -11,7 +11,7 @@ from autoscaler.budget import Caps, dollars, seconds_left
 from autoscaler.domain import Instance, Status
 from autoscaler.listing import Node, NodeList
 from autoscaler.session import Session
-from autoscaler.tags import KIND_HEAD, created_s
+from autoscaler.tags import CHECKED, KIND_HEAD, NODE_STATUS, STATUS_UP_TO_DATE, created_s
 
 BOOT_S = 1200.0
 MULTI_GPU_BOOT_S = 2100.0
@@ -75,10 +75,14 @@ class Housekeeper:
             return None
         limit_s = MULTI_GPU_BOOT_S if instance.instance_type.gpus > 1 else BOOT_S
         launched_s = created_s(instance) or now_s
-        has_run = instance.private_ip is not None and instance.status is Status.UNHEALTHY
-        if not has_run and now_s - launched_s > limit_s:
+        if not self._has_run(instance.id) and now_s - launched_s > limit_s:
             return f"still {instance.status} {limit_s / 60:.0f} minutes after its launch"
         return None
+
+    def _has_run(self, node_id: str) -> bool:
+        """A node that was one: what ails it now, Ray judges by its own heartbeats."""
+        tags = self._session.tags.of(node_id)
+        return CHECKED in tags or tags.get(NODE_STATUS) == STATUS_UP_TO_DATE
 
     def _lasts(self, instance: Instance, what: str, now_s: float) -> float:
         with self._lock:
@@ -89,7 +93,10 @@ class Housekeeper:
             self._since_s = {key: at for key, at in self._since_s.items() if key[0] in alive}
 
     def enforce_budget(self) -> bool:
-        """Ends the whole cluster, the head last, before its total cap is passed."""
+        """Ends the whole cluster before its total cap is passed.
+
+        The head stays until its workers are on their way out: nobody else would end them.
+        """
         charges = self._session.journal.commitments(self._cluster)
         left_s = seconds_left(self._caps, charges, self._session.clock())
         if left_s is None or left_s > BUDGET_MARGIN_S:
@@ -101,7 +108,12 @@ class Housekeeper:
             cluster=self._cluster,
             reason=f"max_total_cents ({cap}) would be passed within {BUDGET_MARGIN_S:.0f} s",
         )
-        nodes = self._nodes.all()
-        ordered = sorted(nodes, key=lambda id_: (nodes[id_].kind == KIND_HEAD, id_))
-        self.end(ordered, f"max_total_cents ({cap}) is spent")
+        why = f"max_total_cents ({cap}) is spent"
+        self.end(self._of_kind(head=False), why)
+        if not self._of_kind(head=False):
+            self.end(self._of_kind(head=True), why)
         return True
+
+    def _of_kind(self, *, head: bool) -> list[str]:
+        nodes = self._nodes.all()
+        return sorted(id_ for id_, node in nodes.items() if (node.kind == KIND_HEAD) is head)

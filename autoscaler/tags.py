@@ -38,6 +38,9 @@ CREATED = "raylambda-created"
 OWNER = "raylambda-owner"
 """Fingerprint of the API key that launched it."""
 
+CHECKED = "raylambda-checked"
+"""Local tag of a node that has passed its gate: it is not asked again."""
+
 MUTABLE = frozenset({NODE_STATUS, RUNTIME_CONFIG, FILE_MOUNTS})
 REQUIRED = (NODE_KIND, USER_NODE_TYPE, CLUSTER, NONCE)
 RESERVED_PREFIX = "lambda-ai-"

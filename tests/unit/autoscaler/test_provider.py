@@ -8,6 +8,7 @@ from ray.autoscaler.node_launch_exception import NodeLaunchException
 
 from autoscaler import provider as provider_module
 from autoscaler.creation import CREATE_S, HOLD_S
+from autoscaler.errors import ConflictError
 from autoscaler.simulator import FailNext, RevokeKey, Stockout
 from tests import provider_rig as rig
 from tests.provider_rig import make, told
@@ -130,6 +131,28 @@ def test_when_the_money_is_gone_everything_ends_before_the_cap(sim, tmp_path):
     assert sim.invariants.report()["alive"] == 0
     assert 440 <= sim.invariants.report()["spend_cents"] <= 500
     assert len(told(head, "budget-exhausted")) == 1
+
+
+def test_the_head_outlives_a_worker_that_will_not_end(sim, tmp_path):
+    config = rig.cluster_yaml(max_total_cents=500)
+    laptop = rig.provider_on(rig.laptop_section(config), rig.session(sim, tmp_path / "laptop"))
+    (head_id,) = make(laptop, name="head")
+    head = rig.provider_on(rig.head_section(config), rig.session(sim, tmp_path / "head"))
+    (worker,) = make(head)
+    terminate, refused = head.cluster.session.client.terminate, []
+
+    def refuse_the_worker_twice(ids):
+        if worker in ids and len(refused) < 2:
+            refused.append(list(ids))
+            raise ConflictError("busy")
+        return terminate(ids)
+
+    head.cluster.session.client.terminate = refuse_the_worker_twice
+    while sim.cloud.instances[head_id].alive:
+        sim.advance(5.0)
+        head.non_terminated_nodes({})
+    assert len(refused) == 2 and not sim.cloud.instances[worker].alive
+    assert sim.invariants.report()["spend_cents"] <= 500
 
 
 def test_a_type_that_may_not_be_in_the_clusters_region_is_named(head):

@@ -44,6 +44,18 @@ def test_unfit_nodes_end_and_their_place_is_left_alone(sim, head):
     assert sim.cloud.instances[other].type.name == rig.A100
 
 
+def test_a_machine_is_unfit_once_however_long_its_end_fails(sim, head):
+    (node,) = make(head)
+    sim.add_fault(Outage("terminate", to_s=60.0))
+    for _ in range(16):
+        head.report_unfit(node, "no CUDA")
+        sim.advance(5.0)
+        head.non_terminated_nodes({})
+    assert sim.invariants.report()["alive"] == 0
+    (closure,) = head.cluster.session.stockouts.all()
+    assert closure.strikes == 1 and len(told(head, "node-unfit")) == 1
+
+
 def test_a_setup_that_fails_three_times_makes_a_worker_unfit(sim, head):
     (node,) = make(head)
     sim.advance(400.0)
@@ -75,6 +87,14 @@ def test_a_head_whose_setup_fails_stays_to_be_looked_at(sim, laptop):
     assert laptop.non_terminated_nodes(HEAD) == [node]
 
 
+def test_a_head_that_lambda_shows_booting_behind_its_ssh_stays_too(sim, laptop):
+    (node,) = make(laptop, name="head")
+    laptop.non_terminated_nodes({})
+    sim.advance(400.0)  # nobody has asked since
+    laptop.set_node_tags(node, {"ray-node-status": "update-failed"})
+    assert laptop.non_terminated_nodes(HEAD) == [node]
+
+
 def test_a_head_that_never_came_up_is_not_left_behind(sim, laptop):
     sim.add_fault(Ailment("stuck_booting"))
     (node,) = make(laptop, name="head")
@@ -100,6 +120,30 @@ def test_workers_that_never_become_nodes_end(tmp_path, ailment, within_s, reason
     assert not sim.cloud.instances[node].alive
     (said,) = told(head, "node-unfit")
     assert reason in str(said["reason"])
+
+
+def run_for(sim, head, seconds):
+    end_s = sim.clock.now() + seconds
+    while sim.clock.now() < end_s:
+        sim.advance(5.0)
+        head.non_terminated_nodes({})
+
+
+def test_a_worker_that_has_run_may_restart(sim, head):
+    (node,) = make(head)
+    run_for(sim, head, 3600.0)
+    head.set_node_tags(node, {"ray-node-status": "up-to-date"})
+    sim.cloud.restart([node])
+    run_for(sim, head, 300.0)
+    assert sim.cloud.instances[node].alive and told(head, "node-unfit") == []
+
+
+def test_a_worker_that_falls_ill_before_it_is_a_node_ends(sim, head):
+    (node,) = make(head)
+    sim.add_fault(Ailment("unhealthy", node, after_s=30.0))
+    run_for(sim, head, 1260.0)
+    assert not sim.cloud.instances[node].alive
+    assert "still unhealthy 20 minutes" in str(told(head, "node-unfit")[0]["reason"])
 
 
 def test_a_region_without_private_addresses_is_left(tmp_path):
