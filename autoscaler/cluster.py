@@ -14,7 +14,13 @@ from autoscaler.cluster_config import (
 )
 from autoscaler.creation import Creator
 from autoscaler.domain import Status
-from autoscaler.errors import AutoscalerError, ConfigError, ConflictError, NotFoundError
+from autoscaler.errors import (
+    AmbiguousLaunchError,
+    AutoscalerError,
+    ConfigError,
+    ConflictError,
+    NotFoundError,
+)
 from autoscaler.gates import Gate
 from autoscaler.head import head_regions, resolve_ssh_key
 from autoscaler.housekeeping import Housekeeper
@@ -122,7 +128,12 @@ class Cluster:
         return made
 
     def create_head(self, section: Section, tags: Mapping[str, str]) -> str:
-        """Checks everything against Lambda first. Raises AutoscalerError; nothing is left then."""
+        """Checks everything against Lambda first. Raises AutoscalerError; nothing is left then.
+
+        After a launch without a clear answer that takes minutes: without a head there is no
+        other process that would end a machine that comes late. NotZeroError where Lambda does
+        not let it be known.
+        """
         node = parse_node_config(section, tags.get(USER_NODE_TYPE, ""))
         self.nodes.refresh(0.0)
         if running := [id_ for id_, n in self.nodes.all().items() if n.kind == KIND_HEAD]:
@@ -136,7 +147,12 @@ class Cluster:
             self.session.stockouts.all(),
         )
         spec = self._spec(node, tags)
-        return self._creator.create_head(spec, node.instance_types, ranked, self.config.caps)
+        try:
+            return self._creator.create_head(spec, node.instance_types, ranked, self.config.caps)
+        except AmbiguousLaunchError as error:
+            logger.warning("%s; waiting until that is sure", error)
+            self.session.cluster_end.end_late_arrivals(self.name)
+            raise
 
     def check(self) -> tuple[str, ...]:
         """Compares the YAML with what Lambda has; returns the regions that serve."""

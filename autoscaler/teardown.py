@@ -99,6 +99,35 @@ class ClusterEnd:
         """The same for all but the instances `spared`; the run stays open."""
         self._end(cluster, spared, quiet_s, time_limit_s)
 
+    def end_late_arrivals(self, cluster: str, *, time_limit_s: float = TIME_LIMIT_S) -> None:
+        """Ends what launches that were given up may still bring; the rest of the cluster stays.
+
+        For a process that goes away after such a launch, when no other looks after the
+        cluster. Raises NotZeroError when the API let it not be known in time.
+        """
+        started_s = self._clock()
+        while not self._nothing_comes(cluster):
+            if self._clock() - started_s > time_limit_s:
+                raise NotZeroError(
+                    f"cluster {cluster!r}: a launch had no clear answer, and the API does not say "
+                    "what became of it: a machine may bill; run `ray down` once the API answers"
+                )
+            self._sleep(LOOK_EVERY_S)
+
+    def _nothing_comes(self, cluster: str) -> bool:
+        """Whether a complete list shows no unwanted machine, at a time when none can come."""
+        late_s = self._clock() - SETTLE_S
+        try:
+            instances = self._client.list_instances()
+        except UnavailableError:
+            return False
+        self._launcher.reconcile(cluster, instances)
+        unwanted = self._journal.unwanted(cluster)
+        if any(nonce_of(i) in unwanted and not i.status.is_leaving for i in instances):
+            return False
+        unresolved = self._journal.unresolved(cluster)
+        return all(i.settled_s is not None and i.settled_s < late_s for i in unresolved)
+
     def _end(
         self, cluster: str, spared: Collection[str], quiet_s: float, time_limit_s: float
     ) -> dict[str, float]:

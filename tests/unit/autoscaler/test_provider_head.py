@@ -3,7 +3,7 @@
 import pytest
 from click import ClickException
 
-from autoscaler.simulator import FailNext, Stockout
+from autoscaler.simulator import FailNext, Outage, Stockout
 from tests import provider_rig as rig
 
 
@@ -32,6 +32,27 @@ def test_a_region_that_refuses_the_head_gives_way(sim, laptop):
     sim.add_fault(Stockout("*", rig.REGION, advertised=True))
     (node,) = make(laptop)
     assert sim.cloud.instances[node].spec.region == "us-east-1"
+
+
+@pytest.mark.parametrize(
+    ("away_s", "message", "alive"),
+    [(150.0, "if the machine still comes, it is terminated", 0), (5000.0, "run `ray down`", 1)],
+)
+def test_no_process_is_left_to_end_an_unclear_head_later(sim, laptop, away_s, message, alive):
+    sim.add_fault(FailNext(failure=504, committed=True))
+    client = laptop.cluster.session.client
+    launch = client.launch
+
+    def launch_and_lose(request):
+        try:
+            return launch(request)
+        finally:
+            sim.add_fault(Outage(to_s=away_s))
+
+    client.launch = launch_and_lose
+    with pytest.raises(ClickException, match=message):
+        make(laptop)
+    assert sim.invariants.report()["alive"] == alive
 
 
 def test_a_file_system_decides_the_region(tmp_path):
