@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ray_jobs.activations.harvest import HarvestProgress, harvest
-from ray_jobs.activations.harvest_pool import HarvestPool
+from ray_jobs.activations.harvest_pool import HARVESTER_ON_GPU, HarvestPool
 from ray_jobs.activations.shards import ActivationSet
+from ray_jobs.capacity import node_that_fits
 from ray_jobs.dataset import SPLITS, DataConfig, Dataset, open_dataset
 from ray_jobs.progress import clock_time
 from ray_jobs.runtime import JobOptions
@@ -38,9 +39,12 @@ def prepare(
 ) -> Prepared:
     """Build or read the texts and harvest every split; what is there already is reused.
 
-    Ray is initialised. Errors: those of `open_dataset` and `harvest`.
+    Ray is initialised. Errors: those of `open_dataset` and `harvest`, and RefusedError for
+    GPUs where no node has one or could be started.
     """
     started_s = time.monotonic()
+    if options.use_gpu:
+        node_that_fits(HARVESTER_ON_GPU)
     dataset = open_dataset(data, cache_dir(options))
     counts = ", ".join(f"{split} {len(dataset.labelled[split]):,}" for split in SPLITS)
     logger.info("data   %s: %s", dataset.source, counts)

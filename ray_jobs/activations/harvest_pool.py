@@ -24,6 +24,9 @@ MAX_DEATHS = 3
 REVIEW_INTERVAL_S = 2.0
 """How often the cluster is looked at for nodes that joined."""
 
+HARVESTER_ON_GPU = {"CPU": 1.0, "GPU": 1.0}
+"""What an actor takes of a node with GPUs."""
+
 _DIED = (RayActorError, OutOfMemoryError, WorkerCrashedError)
 HostArgs = tuple[str, int, str]
 """Name, layer and dtype of a HostModel."""
@@ -56,6 +59,8 @@ class HarvestPool:
     num_actors    None: as many as the cluster has CPUs (GPUs, where it has any) free, looked
                   at again during the work; a number: that many are asked for, which makes an
                   autoscaler start nodes
+    use_gpu       None: a GPU for each actor where the cluster has any; True: also where nodes
+                  with GPUs are still to come; False: CPUs
     started_s     monotonic time at which the first shard of this harvest was handed out
     """
 

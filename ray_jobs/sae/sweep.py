@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 
+from ray_jobs.capacity import node_that_fits
 from ray_jobs.cli import parse_recipe, run_main
 from ray_jobs.dataset import DataConfig
 from ray_jobs.errors import ConfigError
@@ -27,7 +28,6 @@ from ray_jobs.sae.probe import ProbeData, labelled_tokens
 from ray_jobs.sae.schedule import planned_steps
 from ray_jobs.sae.train import prepare_for, run_identity
 from ray_jobs.sae.trials import SAETrials, trial_config
-from ray_jobs.sweep.capacity import node_that_fits
 from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.job import JobSpec, Plan, make_plan
 from ray_jobs.sweep.run import Trials, run_sweep, trial_needs

@@ -12,12 +12,12 @@ from typing import Any
 import ray
 from ray import tune
 
+from ray_jobs.capacity import node_that_fits, room_now
 from ray_jobs.errors import ConfigError
 from ray_jobs.progress import board_lines
 from ray_jobs.run_directory import digest_of
 from ray_jobs.runtime import JobOptions
 from ray_jobs.storage import Store
-from ray_jobs.sweep.capacity import node_that_fits, room_now
 from ray_jobs.sweep.cost import NodeMeter, node_share
 from ray_jobs.sweep.job import FinishTrial, Plan, RunTrial
 from ray_jobs.sweep.ledger import Book, Ledger, TrialRecord, open_ledger

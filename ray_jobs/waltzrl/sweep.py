@@ -14,13 +14,13 @@ from typing import Any
 
 import ray
 
+from ray_jobs.capacity import node_that_fits
 from ray_jobs.cli import parse_recipe, run_main
 from ray_jobs.errors import ConfigError
 from ray_jobs.preparation import cache_dir
 from ray_jobs.progress import log_to_stdout
 from ray_jobs.runtime import JobOptions, connect
 from ray_jobs.storage import Store
-from ray_jobs.sweep.capacity import node_that_fits
 from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.job import JobSpec, Plan, make_plan
 from ray_jobs.sweep.run import Trials, run_sweep, trial_needs

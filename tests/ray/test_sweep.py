@@ -224,6 +224,6 @@ def test_optuna_learns_from_trials_and_never_exceeds_their_number(tmp_path: Path
 
 
 def test_a_trial_that_fits_on_no_node_is_refused_at_once(tmp_path: Path, data: Prepared):
-    with pytest.raises(RefusedError, match="no node has room for a trial of 64 CPU"):
+    with pytest.raises(RefusedError, match="no node has room for 64 CPU, and none"):
         sweep(tmp_path, data, cpus_per_worker=64)
     assert not (tmp_path / "sweep.json").exists()

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from ray_jobs import capacity
 from ray_jobs.errors import RefusedError
-from ray_jobs.sweep import capacity
 from ray_jobs.sweep.cost import NodeMeter, cost_cents, dollars, node_share
 from ray_jobs.sweep.roster import Budget
 
@@ -34,7 +34,7 @@ def test_a_trial_that_fits_nowhere_is_refused_in_one_line(cluster):
     cluster([SMALL], [(LARGE, 0)])
     with pytest.raises(RefusedError) as caught:
         capacity.node_that_fits({"CPU": 1.0, "GPU": 1.0})
-    assert str(caught.value).startswith("no node has room for a trial of 1 CPU, 1 GPU")
+    assert str(caught.value).startswith("no node has room for 1 CPU, 1 GPU, and none")
     assert "the cluster has 4 CPU." in str(caught.value) and "\n" not in str(caught.value)
     assert caught.value.exit_code == 3
 

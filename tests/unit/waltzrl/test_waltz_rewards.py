@@ -80,6 +80,7 @@ def test_stage_two_gives_nothing_for_the_label_alone():
         verdict(True, False, feedback=None).text,
         verdict(True, False).text[:-1],
         verdict(True, False).text + " trailing",
+        "[" * 100_000,
     ],
 )
 def test_feedback_that_is_not_the_object_is_malformed(text: str):

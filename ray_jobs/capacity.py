@@ -1,4 +1,4 @@
-"""Whether and how often a trial fits on the cluster that there is, or that there may be."""
+"""Whether and how often a worker fits on the cluster that there is, or that there may be."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,17 @@ HEAD_CONFIG = "ray_bootstrap_config.yaml"
 
 def node_that_fits(needs: Resources) -> Resources:
     """The resources of a node, standing or of a type that the autoscaler may start, that has
-    room for a trial; of several, the one it fills most.
+    room for a worker or trial; of several, the one it fills most.
 
     Raises:
-        RefusedError: there is none, so that a trial would wait for ever.
+        RefusedError: there is none, so that it would wait for ever.
     """
     standing, startable = standing_nodes(), startable_nodes()
     fitting = [node for node in [*standing, *startable] if fits(needs, node)]
     if not fitting:
         kinds = "; ".join(sorted({shown(node) for node in [*standing, *startable]})) or "no nodes"
         raise RefusedError(
-            f"no node has room for a trial of {shown(needs)}, and none could be started: the "
+            f"no node has room for {shown(needs)}, and none could be started: the "
             f"cluster has {kinds}. Ask for less with --cpus-per-worker or --no-use-gpu, or add a "
             "node type"
         )
@@ -39,7 +39,7 @@ def fits(needs: Resources, node: Resources) -> bool:
 
 
 def room_now(needs: Resources) -> int:
-    """How many trials the standing nodes have room for when they are empty."""
+    """How many workers or trials the standing nodes have room for when they are empty."""
     return sum(
         int(min(node.get(name, 0) // need for name, need in needs.items() if need))
         for node in standing_nodes()
