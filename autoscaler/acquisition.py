@@ -4,10 +4,10 @@ This is where the parts meet: the catalog says what is advertised, the stockouts
 closed, the budget what may be spent, and the launcher asks Lambda once for each place.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from autoscaler import placement
 from autoscaler.budget import Caps, Decision, Deny, burn_cents_per_hour, decide, spent_cents
@@ -23,7 +23,7 @@ from autoscaler.errors import (
     QuotaError,
     RateLimitedError,
 )
-from autoscaler.events import EventLog
+from autoscaler.events import EventLog, Field, utc
 from autoscaler.journal import Guard, Journal
 from autoscaler.launcher import Launched, Launcher, NodeSpec
 from autoscaler.placement import ANYWHERE, Reason
@@ -32,6 +32,8 @@ from autoscaler.stockouts import Stockouts
 EVERYWHERE = Place(ANYWHERE, ANYWHERE)
 LOOK_AGAIN_S = 10.0
 """While waiting for capacity: how often to see what is advertised."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ class Acquirer:
         except RateLimitedError as error:
             # Not executed, and the pacer makes the next slot wait for it.
             self._stockouts.release(place)
-            self._events.write("launch-rate-limited", cluster=spec.cluster, code=error.code)
+            next_try_s = error.next_try_s or self._clock()
+            self._say("launch-rate-limited", spec, place, next_try_s, code=error.code)
             return None
         except AutoscalerError:
             self._stockouts.release(place)
@@ -169,16 +172,31 @@ class Acquirer:
         advertised: bool = False,
     ) -> None:
         closure = self._stockouts.close(place, reason, self._clock(), advertised=advertised)
-        self._events.write(
+        self._say(
             "place-closed",
-            cluster=spec.cluster,
-            type=place.instance_type,
-            region=place.region,
+            spec,
+            place,
+            closure.next_try_s,
             reason=reason.value,
             code=error.code,
             advertised=advertised,
-            next_try=utc(closure.next_try_s),
         )
+
+    def _say(
+        self, event: str, spec: NodeSpec, place: Place, next_try_s: float, **fields: Field
+    ) -> None:
+        """One refusal of Lambda's, for `raylambda status` and for Ray's own log."""
+        self._events.write(
+            event,
+            cluster=spec.cluster,
+            type=place.instance_type,
+            region=place.region,
+            **fields,
+            next_try=utc(next_try_s),
+        )
+        why = fields.get("reason", "the account's rate")
+        code = fields["code"] or "no code"
+        logger.warning("%s: %s (%s); next try %s", place, why, code, utc(next_try_s))
 
     def _budget_error(self, spec: NodeSpec, denials: Mapping[Place, str]) -> BudgetError:
         place, reason = next(iter(denials.items()))
@@ -202,7 +220,3 @@ class Acquirer:
         error = CapacityError(text)
         error.next_try_s = plan.next_try_s
         return error
-
-
-def utc(epoch_s: float) -> str:
-    return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

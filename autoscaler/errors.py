@@ -102,9 +102,11 @@ class UnavailableError(AutoscalerError):
 
 
 class RateLimitedError(UnavailableError):
-    """429: this request was not executed. `retry_after_s` is Lambda's wish, or None."""
+    """429: this request was not executed. `retry_after_s` is Lambda's wish, or None;
+    `next_try_s` the epoch second before which this machine sends no such request."""
 
     retry_after_s: float | None = None
+    next_try_s: float | None = None
 
 
 class ProtocolError(UnavailableError):

@@ -9,10 +9,13 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 MAX_FILE_BYTES = 5 * 1024 * 1024
 """About 25,000 events; the file before it is kept beside it."""
+SELDOM_S = 60.0
+"""Between two events of one kind of which there may be many."""
 
 Field = str | int | float | bool | None
 
@@ -22,14 +25,15 @@ class EventLog:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self.path = path
-        self._clock = clock
+        self.clock = clock
         self._lock = threading.Lock()
         self._said: dict[str, tuple[Field, ...]] = {}
+        self._seldom: dict[str, tuple[float, int]] = {}
 
     def write(self, event: str, **fields: Field) -> None:
         """Appends one event; absent (None) fields are left out."""
         known = {name: value for name, value in fields.items() if value is not None}
-        record = {"time": round(self._clock(), 3), "event": event, **known}
+        record = {"time": round(self.clock(), 3), "event": event, **known}
         line = (json.dumps(record, ensure_ascii=False) + "\n").encode()
         with self._lock:
             try:
@@ -48,6 +52,22 @@ class EventLog:
                 return False
             self._said[topic] = said
         self.write(event, **fields)
+        return True
+
+    def write_seldom(self, topic: str, event: str, **fields: Field) -> bool:
+        """Writes at most once in SELDOM_S for a topic; returns whether it did.
+
+        For what recurs, each time a little different. `left_out` is how often it did since the
+        last time that was written.
+        """
+        now_s = self.clock()
+        with self._lock:
+            last_s, left_out = self._seldom.get(topic, (now_s - SELDOM_S, 0))
+            if 0 <= now_s - last_s < SELDOM_S:
+                self._seldom[topic] = (last_s, left_out + 1)
+                return False
+            self._seldom[topic] = (now_s, 0)
+        self.write(event, **fields, left_out=left_out or None)
         return True
 
     def tail(self, count: int) -> list[dict[str, Field]]:
@@ -75,3 +95,8 @@ class EventLog:
         if size_bytes + len(line) > MAX_FILE_BYTES:
             # Two processes may do this at once: the second rename then keeps a short file.
             os.replace(self.path, self.path.with_suffix(".1.jsonl"))
+
+
+def utc(epoch_s: float) -> str:
+    """A moment as events name it: `2026-01-31T12:00:00Z`."""
+    return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

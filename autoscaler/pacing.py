@@ -85,8 +85,8 @@ class Pacer:
                 )
             self._sleep(max(free_s - now_s, MIN_SLEEP_S))
 
-    def back_off(self, lane: Lane, delay_s: float | None) -> None:
-        """After a 429: no request of this lane from this machine for `delay_s`.
+    def back_off(self, lane: Lane, delay_s: float | None) -> float:
+        """After a 429: no request of this lane from this machine for `delay_s`. Returns until when.
 
         A guess of our own gets up to half of itself added at random, since another machine
         that was refused at the same moment guesses the same.
@@ -97,11 +97,12 @@ class Pacer:
         logger.info("Lambda limits the rate: no %s request for %.0f s", lane, delay_s)
         column = "launch_s" if lane is Lane.LAUNCH else "general_s"
         with self._state.transaction() as connection:
-            self._read(connection, self._clock())
+            general_s, launch_s, _ = self._read(connection, self._clock())
+            until_s = max(until_s, launch_s if lane is Lane.LAUNCH else general_s)
             connection.execute(
-                f"UPDATE pace SET {column} = MAX({column}, ?) WHERE account = ?",
-                (until_s, self._account),
+                f"UPDATE pace SET {column} = ? WHERE account = ?", (until_s, self._account)
             )
+        return until_s
 
     def _claim(self, lane: Lane, now_s: float) -> float:
         """Takes `now_s` if it is free (and returns it), else says when to ask again."""

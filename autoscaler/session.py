@@ -54,7 +54,7 @@ class Session:
         state = State(home / "state.db", durable=durable)
         self.events = EventLog(home / "events.jsonl", clock)
         pacer = Pacer(state, key.account, turn=turn, clock=clock, sleep=sleep)
-        transport = Transport(key, url, pacer, sleep=sleep, adapter=adapter)
+        transport = Transport(key, url, pacer, self.events, sleep=sleep, adapter=adapter)
         self.client = LambdaClient(transport)
         self.tags = TagStore(state)
         self.journal = Journal(state)

@@ -5,6 +5,7 @@ What may be sent twice is for the caller to say. The key goes to the configured 
 """
 
 import json
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from autoscaler.errors import (
     UnavailableError,
     from_answer,
 )
+from autoscaler.events import EventLog, utc
 from autoscaler.wire import Json, Node
 
 CONNECT_TIMEOUT_S = 5.0
@@ -42,6 +44,8 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """About 25,000 instances."""
 USER_AGENT = "raylambda/0.1"
 
+logger = logging.getLogger(__name__)
+
 
 class Gate(Protocol):
     """Shares the account's rate; `autoscaler.pacing.Pacer` is the real one."""
@@ -50,8 +54,9 @@ class Gate(Protocol):
         """Blocks until a request may be sent; UnavailableError if not before `deadline_s`."""
         ...
 
-    def back_off(self, lane: Lane, delay_s: float | None) -> None:
-        """Lambda answered 429: nobody sends for `delay_s` (None: it did not say how long)."""
+    def back_off(self, lane: Lane, delay_s: float | None) -> float:
+        """Lambda answered 429: nobody sends for `delay_s` (None: it did not say how long).
+        Returns the epoch second until which."""
         ...
 
 
@@ -81,6 +86,7 @@ class Transport:
         key: ApiKey,
         base_url: str,
         gate: Gate,
+        events: EventLog,
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -90,6 +96,7 @@ class Transport:
         self._key = key
         self._base_url = base_url.rstrip("/")
         self._gate = gate
+        self._events = events
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
@@ -130,7 +137,9 @@ class Transport:
                 last = attempt == MAX_ATTEMPTS - 1
                 if last or not (repeatable or error.not_executed):
                     raise
-                self._sleep(self._pause_s(error, attempt))
+                pause_s = self._pause_s(error, attempt)
+                self._tell(method, path, error, pause_s)
+                self._sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
     def _pause_s(self, error: UnavailableError, attempt: int) -> float:
@@ -139,6 +148,22 @@ class Transport:
                 raise error
             return 0.0  # the gate now holds everyone back for as long as Lambda asks
         return BACKOFF_S * 2**attempt * (0.5 + 0.5 * self._jitter())
+
+    def _tell(self, method: str, path: str, error: UnavailableError, pause_s: float) -> None:
+        """Every retry counts; one of a kind is written in a minute."""
+        next_try_s = self._events.clock() + pause_s
+        if isinstance(error, RateLimitedError) and error.next_try_s:
+            next_try_s = error.next_try_s
+        endpoint = "/".join(path.split("/")[:2])  # without an id
+        if self._events.write_seldom(
+            f"{method} {endpoint} {error.code}",
+            "request-retried",
+            request=f"{method} {path}",
+            code=error.code,
+            error=str(error),
+            next_try=utc(next_try_s),
+        ):
+            logger.warning("%s; sent again at %s", error, utc(next_try_s))
 
     def send_once(
         self,
@@ -152,10 +177,12 @@ class Transport:
         """One attempt, at once: the caller has waited for its slot."""
         where = f"{method} {path}"
         answer, retry_after_s = self._exchange(method, path, where, body, params)
-        if answer.status == 429:
-            self._gate.back_off(lane, retry_after_s)
         if not 200 <= answer.status < 300:
-            raise self._error_of(answer, where, retry_after_s)
+            error = self._error_of(answer, where)
+            if isinstance(error, RateLimitedError):
+                error.retry_after_s = retry_after_s
+                error.next_try_s = self._gate.back_off(lane, retry_after_s)
+            raise error
         if not isinstance(answer.body, dict):
             raise ProtocolError(f"{where}: the answer is not a JSON object", status=answer.status)
         return Node(answer.body, where)
@@ -202,7 +229,7 @@ class Transport:
                 raise UnavailableError(f"{where}: no full answer in {ATTEMPT_TIMEOUT_S:.0f} s")
         return b"".join(chunks)
 
-    def _error_of(self, answer: Answer, where: str, retry_after_s: float | None) -> AutoscalerError:
+    def _error_of(self, answer: Answer, where: str) -> AutoscalerError:
         if 300 <= answer.status < 400:
             return ConfigError(
                 f"LAMBDA_API_URL: {where} is answered with a redirect, and the key is not sent on",
@@ -213,10 +240,7 @@ class Transport:
             envelope = Node(answer.body, where).child("error")
             code = envelope.child("code").text_or_none()
             message = self._key.redact(envelope.child("message").text_or(""))
-        error = from_answer(answer.status, code, message, where)
-        if isinstance(error, RateLimitedError):
-            error.retry_after_s = retry_after_s
-        return error
+        return from_answer(answer.status, code, message, where)
 
 
 def _parse(text: bytes) -> Json:

@@ -26,8 +26,8 @@ class _NoPace:
     def wait(self, lane: Lane, deadline_s: float | None = None) -> None:
         pass
 
-    def back_off(self, lane: Lane, delay_s: float | None) -> None:
-        pass
+    def back_off(self, lane: Lane, delay_s: float | None) -> float:
+        return 0.0
 
 
 class PlainProvider(NodeProvider):
@@ -41,6 +41,7 @@ class PlainProvider(NodeProvider):
                 session.key,
                 session.url,
                 _NoPace(),
+                session.events,
                 sleep=session.sleep,
                 adapter=InProcessAdapter(simulation),
             )

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ from autoscaler.transport import Transport
 URL = "https://lambda.test/api/v1"
 SECRET = "secret_key_0123456789abcdef"
 REGION = "us-west-1"
+NO_EVENTS = EventLog(Path(os.devnull))
 
 
 @dataclass
@@ -88,8 +90,9 @@ class OpenGate:
     def wait(self, lane: Lane, deadline_s: float | None = None) -> None:
         self.waits.append(lane)
 
-    def back_off(self, lane: Lane, delay_s: float | None) -> None:
+    def back_off(self, lane: Lane, delay_s: float | None) -> float:
         self.back_offs.append((lane, delay_s))
+        return delay_s or 1.0
 
 
 @dataclass
@@ -100,12 +103,17 @@ class Wired:
     sleeps: list[float]
 
 
-def scripted(*answers: Scripted, clock: Callable[[], float] = lambda: 0.0) -> Wired:
+def scripted(
+    *answers: Scripted,
+    clock: Callable[[], float] = lambda: 0.0,
+    events: EventLog = NO_EVENTS,
+) -> Wired:
     adapter, gate, sleeps = ScriptedAdapter(*answers), OpenGate(), []
     transport = Transport(
         ApiKey(SECRET),
         URL,
         gate,
+        events,
         clock=clock,
         sleep=sleeps.append,
         jitter=lambda: 1.0,
@@ -168,6 +176,7 @@ class Host:
             self.key,
             url or URL,
             self.pacer,
+            self.events,
             clock=clock,
             sleep=go,
             jitter=lambda: 1.0,

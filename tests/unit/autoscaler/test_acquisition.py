@@ -12,6 +12,7 @@ from autoscaler.errors import (
     QuotaError,
     UnavailableError,
 )
+from autoscaler.events import utc
 from autoscaler.placement import Reason
 from autoscaler.simulator import FailNext, Outage, RevokeKey, Stockout, Window
 
@@ -192,10 +193,14 @@ def test_a_config_error_is_the_users_and_closes_nothing(sim, host):
     assert host.stockouts.all() == []
 
 
-def test_a_429_is_waited_out_under_a_new_nonce(sim, host):
+def test_a_429_is_waited_out_under_a_new_nonce(sim, host, caplog):
     sim.add_fault(FailNext(failure=429))
     assert host.acquire()
+    (limited,) = host.told("launch-rate-limited")
+    assert (limited["type"], limited["region"]) == (A10, REGION)
+    assert f"{A10} in {REGION}: the account's rate" in caplog.text
     (refused,), (launched,) = host.told("launch-refused"), host.told("launched")
+    assert utc(limited["time"]) < limited["next_try"] <= utc(launched["time"])
     assert refused["nonce"] != launched["nonce"]
     assert sim.invariants.report()["duplicate_nonces"] == 0
 

@@ -22,6 +22,7 @@ from autoscaler.errors import (
     RateLimitedError,
     UnavailableError,
 )
+from autoscaler.events import EventLog
 from autoscaler.transport import CONNECT_TIMEOUT_S, MAX_ATTEMPTS, READ_TIMEOUT_S
 
 BUSY = Scripted(503, error_body("global/internal-error"))
@@ -114,6 +115,24 @@ def test_pauses_double_and_a_429_leaves_the_waiting_to_the_gate():
     wired.client.list_instances()
     assert wired.sleeps == [1.0, 2.0, 0.0]
     assert wired.gate.back_offs == [(Lane.GENERAL, 7.0)]
+
+
+def test_retries_are_told_with_code_and_next_try_one_of_a_kind_a_minute(tmp_path, caplog):
+    now_s = [1_800_000_000.0]
+    log = EventLog(tmp_path / "events.jsonl", lambda: now_s[0])
+    limited = Scripted(429, error_body("global/rate-limited"), headers={"Retry-After": "7"})
+    wired = scripted(BUSY, BUSY, limited, listing(), BUSY, listing(), events=log)
+    with caplog.at_level(logging.WARNING):
+        wired.client.list_instances()
+        now_s[0] += 61.0
+        wired.client.list_instances()
+    told = [(e["request"], e["code"], e["next_try"], e.get("left_out")) for e in log.tail(9)]
+    assert told == [
+        ("GET /instances", "global/internal-error", "2027-01-15T08:00:01Z", None),
+        ("GET /instances", "global/rate-limited", "1970-01-01T00:00:07Z", None),  # the gate's word
+        ("GET /instances", "global/internal-error", "2027-01-15T08:01:02Z", 1),
+    ]
+    assert caplog.text.count("sent again at 2027-") == 2
 
 
 def test_a_long_retry_after_is_the_callers_to_decide():

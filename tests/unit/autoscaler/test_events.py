@@ -35,6 +35,18 @@ def test_what_stays_true_is_said_once(log):
     assert len(log.tail(10)) == 3
 
 
+def test_what_recurs_is_written_once_a_minute_with_a_count(tmp_path):
+    now_s = [0.0]
+    log = EventLog(tmp_path / "events.jsonl", lambda: now_s[0])
+    for now_s[0] in range(0, 130, 10):
+        log.write_seldom("list", "retried", at=now_s[0])
+    log.write_seldom("other", "retried")
+    now_s[0] = 5.0  # a clock that was set back does not silence it
+    assert log.write_seldom("list", "retried")
+    seen = [(e.get("at"), e.get("left_out")) for e in log.tail(10)]
+    assert seen == [(0, None), (60, 5), (120, 5), (None, None), (None, None)]
+
+
 def test_the_tail_passes_over_a_line_cut_short(log):
     for number in range(4):
         log.write("e", number=number)

@@ -4,7 +4,7 @@ import socket
 import threading
 
 import pytest
-from lambda_rig import SECRET, OpenGate
+from lambda_rig import NO_EVENTS, SECRET, OpenGate
 
 from autoscaler.client import LambdaClient
 from autoscaler.credentials import ApiKey
@@ -24,7 +24,11 @@ def closed_port():
 
 def over_network(port: int) -> LambdaClient:
     transport = Transport(
-        ApiKey(SECRET), f"http://127.0.0.1:{port}/api/v1", OpenGate(), sleep=lambda s: None
+        ApiKey(SECRET),
+        f"http://127.0.0.1:{port}/api/v1",
+        OpenGate(),
+        NO_EVENTS,
+        sleep=lambda s: None,
     )
     return LambdaClient(transport)
 
@@ -68,7 +72,7 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch, closed_port):
         thread = threading.Thread(target=answer)
         thread.start()
         transport = Transport(
-            ApiKey(SECRET), "http://10.0.0.1/api/v1", OpenGate(), sleep=lambda s: None
+            ApiKey(SECRET), "http://10.0.0.1/api/v1", OpenGate(), NO_EVENTS, sleep=lambda s: None
         )
         monkeypatch.delenv("http_proxy")
         transport.send("POST", "/x", body={}, repeatable=False)
