@@ -1,7 +1,7 @@
 """One cluster as Ray's node provider needs it, without Ray."""
 
 import logging
-from collections import Counter
+import os
 from collections.abc import Collection, Mapping
 
 from autoscaler import preflight
@@ -13,23 +13,20 @@ from autoscaler.cluster_config import (
     parse_node_config,
 )
 from autoscaler.creation import Creator
-from autoscaler.domain import Status
 from autoscaler.errors import (
     AmbiguousLaunchError,
     AutoscalerError,
     ConfigError,
     ConflictError,
-    NotFoundError,
 )
-from autoscaler.gates import Gate
+from autoscaler.events import WATCHING
+from autoscaler.fitness import Fitness
 from autoscaler.head import head_regions, resolve_ssh_key
 from autoscaler.housekeeping import Housekeeper
 from autoscaler.launcher import NodeSpec
 from autoscaler.listing import FRESH_S, Node, NodeList
-from autoscaler.placement import Reason
 from autoscaler.session import Session
 from autoscaler.tags import (
-    CHECKED,
     KIND_HEAD,
     NODE_KIND,
     NODE_STATUS,
@@ -39,11 +36,6 @@ from autoscaler.tags import (
     mutable_tags,
 )
 from autoscaler.teardown import Teardown
-
-SETUP_TRIES = 3
-"""Ray's autoscaler sets a node up as often before it gives the node up."""
-SETTING_UP = ("waiting-for-ssh", "syncing-files", "setting-up")
-"""Ray's statuses of a node while its updater is at work."""
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +59,9 @@ class Cluster:
         )
         self._creator = Creator(session, self.nodes)
         self._housekeeper = Housekeeper(name, session, self.nodes, config.caps)
-        self._failures: Counter[str] = Counter()
-        self._unfit: set[str] = set()
+        self.fitness = Fitness(
+            name, session, self.nodes, self.find, self.terminate, on_head=config.on_head
+        )
         self._ssh_key_name: str | None = config.ssh_key_name if config.on_head else None
         self._is_checked = False
 
@@ -106,10 +99,6 @@ class Cluster:
                 logger.debug("no fresh look at %s: %s", node_id, error)
             node = self.nodes.get(node_id)
         return node
-
-    def head_ip(self) -> str | None:
-        heads = [node for node in self.nodes.all().values() if node.kind == KIND_HEAD]
-        return next((n.instance.private_ip for n in heads if n.instance.private_ip), None)
 
     # What is made
 
@@ -200,10 +189,15 @@ class Cluster:
 
     def _keep_house(self) -> None:
         self._housekeeper.end_again()
-        if not self.config.on_head or self._housekeeper.enforce_budget():
+        if not self.config.on_head:
+            return
+        self.session.events.write_change(
+            f"watch {self.name}", WATCHING, cluster=self.name, pid=os.getpid()
+        )
+        if self._housekeeper.enforce_budget():
             return
         for node_id, why in self._housekeeper.unfit().items():
-            self.report_unfit(node_id, why)
+            self.fitness.report_unfit(node_id, why)
 
     # What becomes of a node
 
@@ -212,71 +206,10 @@ class Cluster:
         self.nodes.merge_tags(node_id, mutable_tags(tags))
         status = tags.get(NODE_STATUS)
         if status == STATUS_UPDATE_FAILED:
-            self._setup_failed(node_id)
+            if node := self.find(node_id, wait=True):
+                self.fitness.setup_failed(node)
         elif status == STATUS_UP_TO_DATE:
-            self._failures.pop(node_id, None)
-
-    def gate(self, node_id: str) -> Gate | None:
-        """What to check on a node that is being set up; None for one in use, or that has passed."""
-        node = self.find(node_id)
-        local = self.session.tags.of(node_id)
-        if node is None or local.get(CHECKED) or local.get(NODE_STATUS) not in SETTING_UP:
-            return None
-        head_ip = None if node.kind == KIND_HEAD else self.head_ip()
-        return Gate(node.instance.instance_type.gpus, head_ip)
-
-    def report_fit(self, node_id: str) -> None:
-        """The node has passed its gate: its place is proven good."""
-        self.session.tags.merge(node_id, {CHECKED: "passed"})
-        if node := self.nodes.get(node_id):
-            self.session.stockouts.clear(node.instance.place)
-
-    def report_unfit(self, node_id: str, reason: str) -> None:
-        """Ends the node and keeps away from its place for a while. Idempotent."""
-        node = self.nodes.get(node_id)
-        if node is None or node_id in self._unfit:  # its termination is sent until it works
-            return
-        self._unfit.add(node_id)
-        place = node.instance.place
-        self.session.stockouts.close(place, Reason.SUSPECT, self.session.clock(), advertised=True)
-        self.session.events.write(
-            "node-unfit",
-            cluster=self.name,
-            instance=node_id,
-            type=place.instance_type,
-            region=place.region,
-            reason=reason,
-        )
-        logger.warning("%s (%s) is unfit and ends: %s", node_id, place, reason)
-        self.terminate([node_id], reason)
-
-    def has_ended(self, node_id: str) -> bool:
-        """Whether Lambda says that the node is gone, or on its way out."""
-        try:
-            return self.session.client.get_instance(node_id).status.is_leaving
-        except NotFoundError:
-            return True
-        except AutoscalerError:
-            return False
-
-    def _setup_failed(self, node_id: str) -> None:
-        # A fresh look: ssh is up before Lambda says that the machine is.
-        node = self.find(node_id, wait=True)
-        if node is None:
-            return
-        self._failures[node_id] += 1
-        failures = self._failures[node_id]
-        self.session.events.write(
-            "setup-failed",
-            cluster=self.name,
-            instance=node_id,
-            type=node.instance.instance_type.name,
-            region=node.instance.region,
-            tries=failures,
-        )
-        never_up = node.instance.status in (Status.BOOTING, Status.UNKNOWN)
-        if never_up or (node.kind != KIND_HEAD and failures >= SETUP_TRIES):
-            self.report_unfit(node_id, "its setup failed" if not never_up else "it never came up")
+            self.fitness.setup_succeeded(node_id)
 
 
 def _matches(tags: Mapping[str, str], filters: Mapping[str, str]) -> bool:

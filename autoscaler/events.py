@@ -16,6 +16,8 @@ MAX_FILE_BYTES = 5 * 1024 * 1024
 """About 25,000 events; the file before it is kept beside it."""
 SELDOM_S = 60.0
 """Between two events of one kind of which there may be many."""
+WATCHING, LIST_FAILED = "watching", "list-failed"
+"""Of a head's autoscaler (`pid`): it has read its first list, and so is at work; it cannot."""
 
 Field = str | int | float | bool | None
 

@@ -9,6 +9,7 @@ import base64
 import inspect
 import json
 import re
+import socket
 from dataclasses import dataclass
 
 from autoscaler import gate_program
@@ -40,6 +41,16 @@ class Gate:
         )
         argument = base64.b64encode(wanted.encode()).decode()
         return f"echo {program} | base64 -d | python3 - {argument}"
+
+
+def own_address(towards: str) -> str | None:
+    """This machine's address on the network on which it reaches another; None without a way."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((towards, HEAD_PORTS[-1]))  # a datagram socket: nothing is sent
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None
 
 
 def read_verdict(output: str) -> str | None:

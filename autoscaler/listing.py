@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from autoscaler.client import LambdaClient
 from autoscaler.domain import Instance
 from autoscaler.errors import AutoscalerError, NotFoundError, UnavailableError
-from autoscaler.events import EventLog
+from autoscaler.events import LIST_FAILED, EventLog
 from autoscaler.journal import Journal
 from autoscaler.launcher import SETTLE_S, Launcher
 from autoscaler.ledger import Ledger
@@ -155,7 +155,7 @@ class NodeList:
         self._failed_s = self._clock()
         self._events.write_change(
             f"list {self._cluster}",
-            "list-failed",
+            LIST_FAILED,
             cluster=self._cluster,
             code=error.code,
             error=str(error),

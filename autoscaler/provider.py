@@ -186,7 +186,7 @@ class LambdaNodeProvider(NodeProvider):
 
     def report_unfit(self, node_id: str, reason: str) -> None:
         """For a node that cannot serve: it ends, and its place is left alone for a while."""
-        self.cluster.report_unfit(node_id, reason)
+        self.cluster.fitness.report_unfit(node_id, reason)
 
     def cleanup_cluster_resources(self) -> None:
         """The end of `ray down`: verifies that nothing bills, and removes the cluster's files.
@@ -231,7 +231,7 @@ class LambdaNodeProvider(NodeProvider):
             "process_runner": process_runner,
             "use_internal_ip": use_internal_ip,
         }
-        ssh = GatedSSHCommandRunner(self.cluster, **common)
+        ssh = GatedSSHCommandRunner(self.cluster.fitness, **common)
         if docker_config and docker_config.get("container_name"):
             docker = DockerCommandRunner(docker_config, **common)
             # The gate is the machine's, not the container's.

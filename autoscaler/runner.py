@@ -7,7 +7,7 @@ import click
 from ray.autoscaler._private.cli_logger import cli_logger
 from ray.autoscaler._private.command_runner import SSHCommandRunner
 
-from autoscaler.errors import ProtocolError
+from autoscaler.errors import AutoscalerError
 from autoscaler.forwarding import with_token
 from autoscaler.gates import Gate, read_verdict
 
@@ -23,7 +23,9 @@ logger = logging.getLogger(__name__)
 
 
 class NodeGates(Protocol):
-    def gate(self, node_id: str) -> Gate | None: ...
+    def gate(self, node_id: str) -> Gate | None:
+        """Raises AutoscalerError while it cannot be said what to check."""
+        ...
 
     def report_fit(self, node_id: str) -> None: ...
 
@@ -79,16 +81,19 @@ class GatedSSHCommandRunner(SSHCommandRunner):
     def _pass_gate(self) -> None:
         if self._is_open:
             return
-        gate = self._gates.gate(self._node)
+        try:
+            gate = self._gates.gate(self._node)
+            problem = self._ask(gate) if gate else None
+        except AutoscalerError as error:
+            raise click.ClickException(str(error)) from None
         if gate is not None:
-            # Bytes, whatever Ray declares.
-            output = cast(bytes, super().run(gate.command(), with_output=True))
-            try:
-                problem = read_verdict(output.decode(errors="replace"))
-            except ProtocolError as error:
-                raise click.ClickException(str(error)) from None
             if problem is not None:
                 self._gates.report_unfit(self._node, problem)
                 raise GateError(problem)
             self._gates.report_fit(self._node)
         self._is_open = True
+
+    def _ask(self, gate: Gate) -> str | None:
+        # Bytes, whatever Ray declares.
+        output = cast(bytes, super().run(gate.command(), with_output=True))
+        return read_verdict(output.decode(errors="replace"))

@@ -11,7 +11,7 @@ import pytest
 
 from autoscaler import gate_program
 from autoscaler.errors import ProtocolError
-from autoscaler.gates import Gate, read_verdict
+from autoscaler.gates import Gate, own_address, read_verdict
 
 
 def machine(folder: Path, listed: int) -> dict[str, str]:
@@ -103,6 +103,11 @@ def test_a_head_that_does_not_answer(monkeypatch):
     monkeypatch.setattr(gate_program.time, "sleep", lambda seconds: None)
     problem = gate_program.head_problem("10.0.0.1", [6379, 22])
     assert problem == "the head does not answer on its private address 10.0.0.1"
+
+
+def test_a_machine_knows_the_address_by_which_it_reaches_another():
+    assert own_address("127.0.0.1") == "127.0.0.1"
+    assert own_address("255.255.255.255") is None  # nobody's
 
 
 def test_the_verdict_is_found_among_a_terminals_noise():

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from autoscaler.errors import MonitorError
+from autoscaler.events import EventLog
 from autoscaler.monitor_check import wait_for_monitor
 from autoscaler.version import code_digest, describe
 
 V1 = "/venv/ray/autoscaler/_private/monitor.py"
 V2 = "/venv/ray/autoscaler/v2/monitor.py"
-BEGAN_S = 1_000.0
+BEGAN_S = 1_800_000_000.0
 
 
 class Head:
@@ -28,21 +29,20 @@ class Head:
     def at(self, at_s: float, act: Callable[[], object]) -> None:
         self._plan.append((at_s, act))
 
-    def monitor(self, script: str) -> Path:
+    def monitor(self, script: str) -> None:
         folder = self.proc / "77"
         folder.mkdir()
         (folder / "cmdline").write_bytes(b"python\0-u\0" + script.encode() + b"\0--logs-dir=x\0")
+        ticks = 100 * os.sysconf("SC_CLK_TCK")
+        (folder / "stat").write_text(f"77 (a (b) c) S {' '.join('0' * 18)} {ticks} 0 0\n")
+        (self.proc / "stat").write_text(f"cpu 1 2 3\nbtime {int(BEGAN_S) - 100}\n")
         (self.proc / "78").mkdir()  # a process without a command line
-        return folder
 
     def end_monitor(self) -> None:
         (self.proc / "77" / "cmdline").unlink()
 
-    def state(self, name: str, after_s: float) -> None:
-        path = self.home / name
-        path.touch()
-        began_s = (self.proc / "77").stat().st_ctime if (self.proc / "77").exists() else BEGAN_S
-        os.utime(path, (began_s + after_s,) * 2)
+    def event(self, name: str, after_s: float, **fields: str | int) -> None:
+        EventLog(self.home / "events.jsonl", lambda: BEGAN_S + after_s).write(name, **fields)
 
     def check(self) -> str:
         def sleep(seconds: float) -> None:
@@ -66,18 +66,31 @@ def head(tmp_path: Path) -> Head:
 
 
 @pytest.mark.parametrize(("script", "which"), [(V1, "v1"), (V2, "v2")])
-def test_at_work_once_it_has_asked_lambda(head: Head, script: str, which: str) -> None:
+def test_at_work_once_it_has_read_a_list(head: Head, script: str, which: str) -> None:
     head.monitor(script)
-    head.at(3.0, lambda: head.state("state.db", 2.0))
+    head.at(3.0, lambda: head.event("watching", 2.0, pid=77))
     assert head.check() == which
     assert head.now_s >= 3.0
 
 
-def test_the_write_ahead_log_counts_as_the_state(head: Head) -> None:
+@pytest.mark.parametrize(("after_s", "pid"), [(-500.0, 77), (2.0, 76)])
+def test_another_monitors_list_does_not_count(head: Head, after_s: float, pid: int) -> None:
+    """One of the head's Ray before this one; some other program's."""
     head.monitor(V2)
-    head.state("state.db", -500.0)  # of the head's Ray before this one
-    head.at(1.0, lambda: head.state("state.db-wal", 1.0))
-    assert head.check() == "v2"
+    head.event("watching", after_s, pid=pid)
+    head.event("list-failed", -500.0, error="long ago")
+    with pytest.raises(MonitorError, match="cannot list the nodes: .* says nothing"):
+        head.check()
+
+
+def test_what_its_lists_fail_of_is_told(head: Head) -> None:
+    """It runs, writes its state and its log, and sends one request after the other."""
+    head.monitor(V2)
+    (head.home / "state.db").touch()
+    (head.logs / "monitor.log").write_text("resources: 4 CPU\n")
+    head.event("list-failed", 2.0, error="GET /instances: refused")
+    with pytest.raises(MonitorError, match="cannot list the nodes: GET /instances: refused"):
+        head.check()
 
 
 def test_one_that_ends_is_told_with_its_last_words(head: Head) -> None:
@@ -98,9 +111,8 @@ def test_one_that_ended_before_the_check_is_told_at_once(head: Head) -> None:
 
 def test_one_that_does_nothing_is_told_after_a_while(head: Head) -> None:
     head.monitor(V2)
-    head.state("state.db", -500.0)
     (head.logs / "monitor.log").write_text("refused: API key\n")
-    with pytest.raises(MonitorError, match="does nothing: refused: API key"):
+    with pytest.raises(MonitorError, match="cannot list the nodes: refused: API key"):
         head.check()
 
 

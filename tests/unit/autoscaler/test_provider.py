@@ -1,5 +1,7 @@
 """What Ray asks of a node provider, over the simulated cloud."""
 
+import contextlib
+import os
 import threading
 
 import pytest
@@ -9,7 +11,7 @@ from ray.autoscaler.node_launch_exception import NodeLaunchException
 from autoscaler import provider as provider_module
 from autoscaler.creation import CREATE_S, HOLD_S
 from autoscaler.errors import ConflictError
-from autoscaler.simulator import FailNext, RevokeKey, Stockout
+from autoscaler.simulator import FailNext, Outage, RevokeKey, Stockout
 from tests import provider_rig as rig
 from tests.provider_rig import make, told
 
@@ -33,6 +35,19 @@ def test_a_key_that_comes_later_heals_the_provider(tmp_path, monkeypatch):
         made.non_terminated_nodes({})
     monkeypatch.setenv("LAMBDA_API_KEY", "sim")
     assert made.cluster.name == "demo"
+
+
+def test_the_heads_autoscaler_says_once_that_it_has_read_a_list(sim, head, laptop):
+    sim.add_fault(Outage("list", to_s=200.0))
+    began_s = sim.clock.now()
+    while sim.clock.now() - began_s < 300.0:
+        with contextlib.suppress(ClickException):
+            head.non_terminated_nodes({})
+        assert bool(told(head, "watching")) == (sim.clock.now() - began_s > 200.0)
+        sim.advance(10.0)
+    laptop.non_terminated_nodes({})
+    (said,) = told(head, "watching")
+    assert said["pid"] == os.getpid() and told(laptop, "watching") == []
 
 
 def test_workers_come_with_all_that_ray_says_of_them(sim, head):

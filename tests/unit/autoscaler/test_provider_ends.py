@@ -4,6 +4,7 @@ import pytest
 
 from autoscaler.cluster_files import cluster_files
 from autoscaler.domain import Place
+from autoscaler.events import utc
 from autoscaler.placement import Reason
 from autoscaler.simulator import Ailment, Outage
 from tests import provider_rig as rig
@@ -40,6 +41,7 @@ def test_unfit_nodes_end_and_their_place_is_left_alone(sim, head):
     assert (closure.place, closure.reason) == (Place(rig.H100, rig.REGION), Reason.SUSPECT)
     (said,) = told(head, "node-unfit")
     assert said["reason"] == "0 of 1 GPUs are there" and said["type"] == rig.H100
+    assert said["next_try"] == utc(closure.next_try_s)
     (other,) = make(head)
     assert sim.cloud.instances[other].type.name == rig.A100
 

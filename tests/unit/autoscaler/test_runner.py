@@ -30,6 +30,17 @@ class Machine:
         return 0
 
 
+@pytest.fixture(autouse=True)
+def way(monkeypatch):
+    """How the head's own machine says that it reaches its workers."""
+    asked = []
+    answers = ["10.9.9.9"]
+    monkeypatch.setattr(
+        "autoscaler.fitness.own_address", lambda towards: asked.append(towards) or answers[0]
+    )
+    return asked, answers
+
+
 @pytest.fixture
 def provider(sim, tmp_path):
     return rig.provider_on(rig.head_section(rig.CLUSTER), rig.session(sim, tmp_path))
@@ -142,10 +153,25 @@ def test_the_gate_asks_for_the_types_gpus_and_the_clusters_head(sim, provider, n
     sim.advance(400.0)
     provider.non_terminated_nodes({})
     provider.set_node_tags(head, {"ray-node-status": "waiting-for-ssh"})
-    gate = provider.cluster.gate(node)
+    gate = provider.cluster.fitness.gate(node)
     assert gate.gpus == 1 and gate.head_ip == provider.internal_ip(head)
-    own = provider.cluster.gate(head)
+    own = provider.cluster.fitness.gate(head)
     assert own.gpus == 0 and own.head_ip is None
+
+
+def test_a_head_that_no_list_shows_knows_its_own_address(provider, node, way):
+    asked, _ = way
+    assert provider.cluster.fitness.gate(node).head_ip == "10.9.9.9"
+    assert asked == [provider.internal_ip(node)]
+
+
+def test_without_the_heads_address_nothing_runs_on_a_worker(sim, provider, node, way):
+    _, answers = way
+    answers[0] = None
+    machine = Machine()
+    with pytest.raises(click.ClickException, match="not checked, for the head has no private"):
+        runner(provider, node, machine).run("echo hello")
+    assert machine.commands == [] and sim.invariants.report()["alive"] == 1
 
 
 @pytest.mark.parametrize("docker", [None, {"container_name": "c", "image": "i"}])
