@@ -18,6 +18,7 @@ from autoscaler.cluster_config import (
 from autoscaler.cluster_files import (
     REMOTE_API_KEY,
     REMOTE_API_URL,
+    REMOTE_PYTHON_VERSION,
     REMOTE_RAY_TOKEN,
     ClusterFiles,
     cluster_files,
@@ -71,6 +72,7 @@ def bootstrap(config: dict[str, Any]) -> dict[str, Any]:
         REMOTE_API_KEY: str(files.api_key),
         REMOTE_API_URL: str(files.api_url),
         REMOTE_RAY_TOKEN: str(files.ray_token),
+        REMOTE_PYTHON_VERSION: str(files.python_version),
     }
     for name in _LISTS:
         config[name] = list(config.get(name) or [])
@@ -89,6 +91,7 @@ def write_files(cluster: str, key: ApiKey, url: str) -> ClusterFiles:
     """The files that the configuration names; the token is made once, the others each time."""
     files = cluster_files(cluster)
     files.write_credentials(key, url)
+    files.write_python_version()
     files.ensure_ray_token()
     return files
 

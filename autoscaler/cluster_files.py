@@ -1,12 +1,13 @@
-"""A cluster's secret files on the laptop: `~/.raylambda/clusters/<cluster>/`, all 0600.
+"""A cluster's files on the laptop: `~/.raylambda/clusters/<cluster>/`, all 0600.
 
-They travel to the head as file mounts, so that the YAML, its caches and its logs hold paths
+Most are secrets. They travel to the head as file mounts, so that the YAML, its caches and its logs hold paths
 only. The same bytes are written again on each `ray up`; `ray down` removes them.
 """
 
 import os
 import secrets
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from autoscaler.tags import slug
 REMOTE_API_KEY = "~/.raylambda/api_key"
 REMOTE_API_URL = "~/.raylambda/api_url"
 REMOTE_RAY_TOKEN = "~/.ray/auth_token"
+REMOTE_PYTHON_VERSION = "~/.raylambda/python_version"
+"""Read by `cluster/setup_node.sh`."""
 TOKEN_BYTES = 32
 
 
@@ -34,6 +37,14 @@ class ClusterFiles:
     @property
     def ray_token(self) -> Path:
         return self.folder / "auth_token"
+
+    @property
+    def python_version(self) -> Path:
+        return self.folder / "python_version"
+
+    def write_python_version(self) -> None:
+        """Ray wants one minor version of Python in the whole cluster: that of this process."""
+        write_secret(self.python_version, f"{sys.version_info.major}.{sys.version_info.minor}")
 
     def write_credentials(self, key: ApiKey, url: str) -> None:
         write_secret(self.api_key, key.reveal())

@@ -4,12 +4,13 @@
 #
 #   bash ~/raylambda/cluster/setup_node.sh [PYTHON_VERSION]
 #
-# All nodes of a cluster need one Python; Lambda's images come with others.
+# All nodes of a cluster need one Python, that of the machine `ray up` runs on, which leaves its
+# version in ~/.raylambda/python_version; Lambda's images come with others.
 set -euo pipefail
 
-python_version=${1:-3.11}
 code=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 home=$HOME/.raylambda
+python_version=${1:-$(cat "$home/python_version" 2> /dev/null || echo 3.11)}
 venv=$home/venv
 uv_requirement='uv==0.13.9
     --hash=sha256:d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19
@@ -50,7 +51,10 @@ install() {
             --require-hashes --upgrade --target "$home/uv" --requirement <(echo ${uv_requirement})
     fi
     local uv=$home/uv/bin/uv
-    [ -x "$venv/bin/python" ] || "$uv" venv --quiet --python "$python_version" "$venv"
+    case "$("$venv/bin/python" -V 2> /dev/null) " in
+        "Python $python_version"[.\ ]*) ;;
+        *) "$uv" venv --quiet --clear --python "$python_version" "$venv" ;;
+    esac
     # What the project needs, at the lock's versions; the lock also holds what tests need.
     "$uv" pip install --quiet --python "$venv/bin/python" \
         --requirement "$code/pyproject.toml" --constraint "$code/requirements.lock"

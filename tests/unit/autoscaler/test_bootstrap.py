@@ -4,6 +4,7 @@ import copy
 import json
 import stat
 import subprocess
+import sys
 
 import pytest
 from ray.autoscaler._private.util import hash_launch_conf, prepare_config, validate_config
@@ -68,12 +69,19 @@ def test_workers_get_the_token_and_no_key():
         "~/.raylambda/api_key",
         "~/.raylambda/api_url",
         "~/.ray/auth_token",
+        "~/.raylambda/python_version",
     }
     head = for_head(config)
-    assert set(head["file_mounts"]) == {"~/.ray/auth_token"}
+    assert set(head["file_mounts"]) == {"~/.ray/auth_token", "~/.raylambda/python_version"}
     for name in ("head_start_ray_commands", "worker_start_ray_commands"):
         plain, start = head[name]
         assert plain == "ray stop" and start.startswith("export RAY_AUTH_MODE=token; ray start")
+
+
+def test_nodes_get_the_python_of_the_laptop():
+    mounted = up()["file_mounts"]["~/.raylambda/python_version"]
+    with open(mounted) as file:
+        assert file.read() == f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def test_setup_commands_run_once_on_a_worker():

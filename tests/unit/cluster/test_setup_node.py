@@ -83,6 +83,35 @@ def test_another_python_or_another_release_is_not_ready(node: Path) -> None:
     assert not (node / ".raylambda/node.env").exists()
 
 
+def test_the_laptops_python_version_is_the_nodes(node: Path) -> None:
+    wanted = node / ".raylambda/python_version"
+    wanted.parent.mkdir()
+    wanted.write_text(version())
+    assert f"Python {version()}" in setup(node).stdout
+    wanted.write_text("3.99")
+    no_index = "PIP_NO_INDEX=1 PIP_FIND_LINKS= PIP_CONFIG_FILE=/dev/null"
+    done = bash(node, f"{no_index} bash ~/raylambda/cluster/setup_node.sh")
+    assert done.returncode != 0 and "uv" in done.stderr  # what is there is not ready
+
+
+def test_an_environment_of_another_python_gives_way(node: Path) -> None:
+    """A stand-in for uv, whose environment is this one."""
+    venv, uv = node / ".raylambda/venv", node / ".raylambda/uv/bin/uv"
+    make = f"[ $1 != venv ] || {{ rm -r {venv}; ln -s {sys.prefix} {venv}; }}"
+    for path, script in (
+        (venv / "bin/python", "[ $1 = -V ] && echo Python 3.9.1"),
+        (uv, f'echo "$@" >> ~/said; {make}'),
+    ):
+        path.parent.mkdir(parents=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    ready_elsewhere = f"PATH=/usr/bin:/bin bash ~/raylambda/cluster/setup_node.sh {version()}"
+    done = bash(node, ready_elsewhere)
+    assert done.returncode == 0, done.stderr
+    made = (node / "said").read_text().splitlines()[0]
+    assert made == f"venv --quiet --clear --python {version()} {venv}"
+
+
 @pytest.mark.parametrize("folder", ["v2", "_private"])
 def test_rays_monitor_finds_our_package_beside_its_own_autoscaler_py(
     node: Path, folder: str
