@@ -94,7 +94,6 @@ class Creator:
                 spec.cluster,
                 launched.nonce,
                 launched.created_s,
-                self._session.key.account,
             ),
         )
 

@@ -67,8 +67,10 @@ Guard = Callable[[list[Charge]], Decision]
 
 
 class Journal:
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, account: str) -> None:
+        """`account` is the key's: what is written from now on is its own."""
         self._state = state
+        self._account = account
 
     def begin(self, intent: Intent, guard: Guard) -> Decision:
         """Writes the intent down if the guard allows it, both in one step.
@@ -85,7 +87,8 @@ class Journal:
             if isinstance(decision, Allow):
                 connection.execute(
                     "INSERT INTO intents (nonce, cluster, instance_type, region, "
-                    "price_cents_per_hour, created_s, outcome) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "price_cents_per_hour, created_s, outcome, account) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         intent.nonce,
                         intent.cluster,
@@ -94,6 +97,7 @@ class Journal:
                         intent.price_cents_per_hour,
                         intent.created_s,
                         Outcome.OPEN,
+                        self._account,
                     ),
                 )
         return decision
@@ -143,6 +147,24 @@ class Journal:
         """Of every intent that may have a machine: one without tags is known by its nonce."""
         found = self._select("cluster = ? AND outcome != ?", (cluster, Outcome.REFUSED))
         return [intent.nonce for intent in found]
+
+    def foreign(self, cluster: str) -> dict[str, str]:
+        """Nonces of unresolved intents of another account's, with the account."""
+        with self._state.reading() as connection:
+            rows = connection.execute(
+                "SELECT nonce, account FROM intents "
+                "WHERE cluster = ? AND outcome IN (?, ?) AND account != ?",
+                (cluster, *UNRESOLVED, self._account),
+            ).fetchall()
+        return {row["nonce"]: row["account"] for row in rows}
+
+    def take_over(self, cluster: str, account: str) -> None:
+        """An account's intents become this key's."""
+        with self._state.transaction() as connection:
+            connection.execute(
+                "UPDATE intents SET account = ? WHERE cluster = ? AND account = ?",
+                (self._account, cluster, account),
+            )
 
     def _select(self, where: str, values: tuple[str, ...]) -> list[Intent]:
         with self._state.reading() as connection:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from autoscaler.accounts import check_account
 from autoscaler.budget import Deny
 from autoscaler.client import LambdaClient
 from autoscaler.domain import Instance, LaunchRequest, Place
@@ -62,7 +63,7 @@ class NodeSpec:
     firewall_ruleset_ids: tuple[str, ...] = ()
     user_data: str | None = field(default=None, repr=False)
 
-    def request(self, place: Place, nonce: str, created_s: float, owner: str) -> LaunchRequest:
+    def request(self, place: Place, nonce: str, created_s: float) -> LaunchRequest:
         """Raises ConfigError, naming the field, for what Lambda would refuse."""
         name = instance_name(self.cluster, self.ray_tags.get(NODE_KIND, KIND_WORKER), nonce)
         request = LaunchRequest(
@@ -71,7 +72,7 @@ class NodeSpec:
             ssh_key_name=self.ssh_key_name,
             name=name,
             hostname=name,
-            tags=launch_tags(self.ray_tags, self.cluster, nonce, created_s, owner),
+            tags=launch_tags(self.ray_tags, self.cluster, nonce, created_s),
             image_family=self.image_family,
             file_system_names=self.file_system_names,
             firewall_ruleset_ids=self.firewall_ruleset_ids,
@@ -91,7 +92,7 @@ class Launched:
 
 
 class Launcher:
-    """Thread-safe. `clock` is in epoch seconds; `owner` is the API key's fingerprint."""
+    """Thread-safe. `clock` is in epoch seconds."""
 
     def __init__(
         self,
@@ -100,7 +101,6 @@ class Launcher:
         ledger: Ledger,
         terminator: Terminator,
         events: EventLog,
-        owner: str,
         *,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
@@ -111,7 +111,6 @@ class Launcher:
         self._ledger = ledger
         self._terminator = terminator
         self._events = events
-        self._owner = owner
         self._clock = clock
         self._sleep = sleep
         self._make_nonce = make_nonce
@@ -133,7 +132,7 @@ class Launcher:
         """
         created_s = self._clock()
         nonce = self._make_nonce()
-        request = spec.request(place, nonce, created_s, self._owner)
+        request = spec.request(place, nonce, created_s)
         intent = Intent(nonce, spec.cluster, place, price_cents_per_hour, created_s)
         decision = self._journal.begin(intent, guard)
         if isinstance(decision, Deny):
@@ -154,9 +153,11 @@ class Launcher:
 
         For every list that is read: it adopts what a process left that died in the middle of
         a launch, ends late arrivals of launches that were given up, and keeps the ledger.
-        Sends nothing when there is nothing to end.
+        Sends nothing when there is nothing to end. Raises AuthError, before it does anything,
+        where the key is another account's than the machines'.
         """
         instances = list(instances)
+        check_account(self._ledger, self._journal, cluster, instances)
         by_nonce: dict[str, list[Instance]] = {}
         for instance in instances:
             if nonce := nonce_of(instance):

@@ -14,15 +14,17 @@ from autoscaler.tags import created_s
 
 _START = (
     "INSERT INTO charges (instance_id, cluster, instance_type, region, price_cents_per_hour, "
-    "started_s) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (instance_id) DO UPDATE SET "
+    "started_s, account) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (instance_id) DO UPDATE SET "
     "price_cents_per_hour = COALESCE(price_cents_per_hour, excluded.price_cents_per_hour)"
 )
 _END = "UPDATE charges SET ended_s = ? WHERE instance_id = ? AND ended_s IS NULL"
 
 
 class Ledger:
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, account: str) -> None:
+        """`account` is the key's: what is written from now on is its own."""
         self._state = state
+        self.account = account
 
     def start(
         self,
@@ -35,7 +37,7 @@ class Ledger:
         """Idempotent: the first start and the first known price of an instance count."""
         with self._state.transaction() as connection:
             connection.execute(
-                _START, _row(cluster, instance_id, place, price_cents_per_hour, started_s)
+                _START, self._row(cluster, instance_id, place, price_cents_per_hour, started_s)
             )
 
     def observe(self, cluster: str, instances: Iterable[Instance], now_s: float) -> None:
@@ -55,7 +57,7 @@ class Ledger:
                 price = instance.instance_type.price_cents_per_hour
                 started_s = created_s(instance)
                 started_s = now_s if started_s is None else min(started_s, now_s)
-                started.append(_row(cluster, instance.id, instance.place, price, started_s))
+                started.append(self._row(cluster, instance.id, instance.place, price, started_s))
             elif instance.status.is_leaving and has_ended.get(instance.id) is False:
                 ended.append((now_s, instance.id))
         if started or ended:
@@ -102,11 +104,28 @@ class Ledger:
             )
         return charges
 
+    def foreign(self, cluster: str) -> dict[str, str]:
+        """Ids of machines that bill, as far as we know, to another account; with the account."""
+        with self._state.reading() as connection:
+            rows = connection.execute(
+                "SELECT instance_id, account FROM charges "
+                "WHERE cluster = ? AND ended_s IS NULL AND account != ?",
+                (cluster, self.account),
+            ).fetchall()
+        return {row["instance_id"]: row["account"] for row in rows}
 
-def _row(
-    cluster: str, instance_id: str, place: Place, price: int | None, started_s: float
-) -> tuple[object, ...]:
-    return instance_id, cluster, place.instance_type, place.region, price, started_s
+    def take_over(self, cluster: str, account: str) -> None:
+        """An account's machines become this key's."""
+        with self._state.transaction() as connection:
+            connection.execute(
+                "UPDATE charges SET account = ? WHERE cluster = ? AND account = ?",
+                (self.account, cluster, account),
+            )
+
+    def _row(
+        self, cluster: str, id_: str, place: Place, price: int | None, started_s: float
+    ) -> tuple[object, ...]:
+        return id_, cluster, place.instance_type, place.region, price, started_s, self.account
 
 
 def _charges(connection: sqlite3.Connection, cluster: str) -> list[Charge]:

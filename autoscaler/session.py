@@ -57,8 +57,8 @@ class Session:
         transport = Transport(key, url, pacer, self.events, sleep=sleep, adapter=adapter)
         self.client = LambdaClient(transport)
         self.tags = TagStore(state)
-        self.journal = Journal(state)
-        self.ledger = Ledger(state)
+        self.journal = Journal(state, key.account)
+        self.ledger = Ledger(state, key.account)
         self.stockouts = Stockouts(state, key.account)
         self.catalog = CatalogSource(self.client, clock)
         self.terminator = Terminator(self.client, self.ledger, self.events, clock)
@@ -68,7 +68,6 @@ class Session:
             self.ledger,
             self.terminator,
             self.events,
-            key.account,
             clock=clock,
             sleep=sleep,
         )

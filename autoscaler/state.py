@@ -16,8 +16,7 @@ from autoscaler.errors import StateError
 BUSY_TIMEOUT_S = 30.0
 """How long a transaction waits for another's; ours last milliseconds."""
 
-_VERSION = 1
-_SCHEMA = """
+_FIRST = """
 CREATE TABLE tags (
     instance_id TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (instance_id, key)
 ) WITHOUT ROWID;
@@ -40,6 +39,17 @@ CREATE TABLE charges (
 );
 CREATE INDEX charges_by_cluster ON charges (cluster, closed);
 """
+_WHOSE_AND_WHAT_MAY_BE = """
+ALTER TABLE intents ADD COLUMN account TEXT;
+ALTER TABLE charges ADD COLUMN account TEXT;
+ALTER TABLE charges ADD COLUMN reported_s REAL;
+ALTER TABLE charges ADD COLUMN max_cents_per_hour INTEGER;
+ALTER TABLE charges ADD COLUMN max_cents INTEGER
+"""
+"""`account` is None where an older version wrote the row. The others are a head's: until when
+its machines are known here, and the caps that they keep (None is none)."""
+_MIGRATIONS = (_FIRST, _WHOSE_AND_WHAT_MAY_BE)
+"""A file's `user_version` is how many of them it has."""
 
 
 class State:
@@ -94,12 +104,13 @@ class State:
             raise StateError(f"{self.path}: the state file cannot be made: {error}") from None
         with self.transaction() as connection:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > _VERSION:
+            if version > len(_MIGRATIONS):
                 raise StateError(f"{self.path}: made by a newer raylambda: install that one")
-            if version < _VERSION:
-                for statement in _SCHEMA.split(";"):
+            for migration in _MIGRATIONS[version:]:
+                for statement in migration.split(";"):
                     connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {_VERSION}")
+            if version < len(_MIGRATIONS):
+                connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
 
 
 class TagStore:

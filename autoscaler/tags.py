@@ -35,8 +35,6 @@ STATUS_UPDATE_FAILED = "update-failed"
 NONCE = "raylambda-nonce"
 CREATED = "raylambda-created"
 """Epoch second of the launch: Lambda shows no creation time."""
-OWNER = "raylambda-owner"
-"""Fingerprint of the API key that launched it."""
 
 CHECKED = "raylambda-checked"
 """Local tag of a node that has passed its gate: it is not asked again."""
@@ -55,7 +53,7 @@ def new_nonce() -> str:
 
 
 def launch_tags(
-    ray_tags: Mapping[str, str], cluster: str, nonce: str, created_s: float, owner: str
+    ray_tags: Mapping[str, str], cluster: str, nonce: str, created_s: float
 ) -> dict[str, str]:
     """What goes out with a launch. Raises ConfigError, naming the tag, for what Lambda refuses."""
     for required in (NODE_KIND, USER_NODE_TYPE):
@@ -66,7 +64,6 @@ def launch_tags(
         CLUSTER: cluster,
         NONCE: nonce,
         CREATED: str(int(created_s)),
-        OWNER: owner,
     }
     for key in tags:
         if key.startswith(RESERVED_PREFIX):

@@ -183,8 +183,8 @@ class Host:
             adapter=None if url else InProcessAdapter(simulation),
         )
         self.client = LambdaClient(transport)
-        self.journal = Journal(self.state)
-        self.ledger = Ledger(self.state)
+        self.journal = Journal(self.state, self.key.account)
+        self.ledger = Ledger(self.state, self.key.account)
         self.stockouts = Stockouts(self.state, self.key.account)
         self.catalog = CatalogSource(self.client, clock)
         self.terminator = Terminator(self.client, self.ledger, self.events, clock)
@@ -194,7 +194,6 @@ class Host:
             self.ledger,
             self.terminator,
             self.events,
-            self.key.account,
             clock=clock,
             sleep=go,
             make_nonce=on_nonce,

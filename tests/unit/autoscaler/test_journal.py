@@ -18,7 +18,7 @@ def state(tmp_path):
 
 @pytest.fixture
 def journal(state):
-    return Journal(state)
+    return Journal(state, "a1")
 
 
 def allow(charges):
@@ -31,7 +31,7 @@ def begin(journal, nonce="n1", cluster="demo", price=129, guard=allow):
 
 def test_an_intent_is_kept_before_anything_else_happens(state, journal):
     begin(journal)
-    intent = Journal(State(state.path)).get("n1")
+    intent = Journal(State(state.path), "a1").get("n1")
     assert intent == Intent("n1", "demo", PLACE, 129, 1000.0)
 
 
@@ -81,8 +81,8 @@ def test_of_a_sender_and_an_end_only_one_wins(journal):
 
 
 def test_what_may_yet_arrive_counts_as_spending(state, journal):
-    Ledger(state).start("demo", "i0", PLACE, 100, 900.0)
-    Ledger(state).start("other", "i9", PLACE, 7777, 900.0)
+    Ledger(state, "a1").start("demo", "i0", PLACE, 100, 900.0)
+    Ledger(state, "a1").start("other", "i9", PLACE, 7777, 900.0)
     for nonce in ("open", "given-up", "adopted", "refused"):
         begin(journal, nonce)
     journal.settle("given-up", Outcome.GIVEN_UP, 1001.0)

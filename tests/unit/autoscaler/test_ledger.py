@@ -15,7 +15,7 @@ def machine(instance_id: str, status: Status = Status.ACTIVE, created: str = "95
 
 @pytest.fixture
 def ledger(tmp_path):
-    return Ledger(State(tmp_path / "state.db", durable=False))
+    return Ledger(State(tmp_path / "state.db", durable=False), "a1")
 
 
 def test_the_first_start_and_the_first_end_count(ledger):

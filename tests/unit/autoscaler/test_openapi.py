@@ -43,7 +43,7 @@ def operation(document: dict[str, Any], method: str, path: str) -> dict[str, Any
     raise AssertionError(f"{method} {path} is not documented")
 
 
-LAUNCH = worker_spec().request(Place("gpu_1x_a10", "us-west-1"), "0" * 16, 1.0, "owner")
+LAUNCH = worker_spec().request(Place("gpu_1x_a10", "us-west-1"), "0" * 16, 1.0)
 FULL_LAUNCH = type(LAUNCH)(
     **{field: getattr(LAUNCH, field) for field in ("region", "instance_type", "ssh_key_name")},
     name=LAUNCH.name,

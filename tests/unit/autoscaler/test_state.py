@@ -5,7 +5,10 @@ import threading
 
 import pytest
 
+from autoscaler.domain import Place
 from autoscaler.errors import StateError
+from autoscaler.journal import Journal
+from autoscaler.ledger import Ledger
 from autoscaler.state import State, TagStore
 
 
@@ -88,6 +91,41 @@ def test_a_newer_file_is_left_alone(state):
     connection.close()
     with pytest.raises(StateError, match="newer raylambda"):
         State(state.path)
+
+
+FIRST = """
+CREATE TABLE intents (
+    nonce TEXT PRIMARY KEY, cluster TEXT NOT NULL, instance_type TEXT NOT NULL,
+    region TEXT NOT NULL, price_cents_per_hour INTEGER, created_s REAL NOT NULL,
+    outcome TEXT NOT NULL, settled_s REAL, instance_id TEXT, detail TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE charges (
+    instance_id TEXT PRIMARY KEY, cluster TEXT NOT NULL, instance_type TEXT NOT NULL,
+    region TEXT NOT NULL, price_cents_per_hour INTEGER, started_s REAL NOT NULL, ended_s REAL,
+    closed INTEGER NOT NULL DEFAULT 0
+);
+INSERT INTO charges VALUES ('i1', 'demo', 'gpu_1x_a10', 'us-west-1', 129, 100.0, NULL, 0);
+INSERT INTO intents VALUES
+    ('n1', 'demo', 'gpu_1x_a10', 'us-west-1', 129, 100.0, 'open', NULL, NULL, '');
+PRAGMA user_version = 1;
+"""
+"""A file of the first version, as far as it changed."""
+
+
+def test_a_file_of_the_first_version_keeps_its_records(tmp_path):
+    path = tmp_path / "state.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(FIRST)
+    connection.close()
+    for _ in range(2):
+        state = State(path)
+        ledger, journal = Ledger(state, "a1"), Journal(state, "a1")
+        assert ledger.running_ids("demo") == ["i1"]
+        assert [i.nonce for i in journal.unresolved("demo")] == ["n1"]
+        assert ledger.foreign("demo") == journal.foreign("demo") == {}
+    place = Place("gpu_1x_a10", "us-west-1")
+    ledger.start("demo", "i2", place, 129, 200.0)
+    assert Ledger(state, "a2").foreign("demo") == {"i2": "a1"}
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):

@@ -22,7 +22,7 @@ def machine(name="", **tag_values):
 
 
 def launched(cluster="demo", nonce="0" * 16):
-    sent = tags.launch_tags(RAY, cluster, nonce, 1234.9, "owner1")
+    sent = tags.launch_tags(RAY, cluster, nonce, 1234.9)
     name = tags.instance_name(cluster, "worker", nonce)
     return Instance("i1", Status.ACTIVE, "us-west-1", TYPE, name=name, tags=sent)
 
@@ -49,7 +49,7 @@ def test_what_changes_is_not_sent_and_what_stays_is():
     assert not tags.MUTABLE & set(sent)
     assert sent[tags.USER_NODE_TYPE] == "worker.a10"
     assert sent[tags.LAUNCH_CONFIG] == RAY[tags.LAUNCH_CONFIG]
-    assert (sent[tags.NONCE], sent[tags.CREATED], sent[tags.OWNER]) == ("0" * 16, "1234", "owner1")
+    assert (sent[tags.NONCE], sent[tags.CREATED]) == ("0" * 16, "1234")
     assert tags.mutable_tags(RAY) == {tags.NODE_STATUS: "uninitialized"}
 
 
@@ -84,12 +84,12 @@ def test_an_incomplete_instance_is_quarantined(missing, value):
 @pytest.mark.parametrize("missing", [tags.NODE_KIND, tags.USER_NODE_TYPE])
 def test_a_launch_that_ray_did_not_name_is_refused(missing):
     with pytest.raises(ConfigError, match=missing):
-        tags.launch_tags({k: v for k, v in RAY.items() if k != missing}, "c", "n", 0.0, "o")
+        tags.launch_tags({k: v for k, v in RAY.items() if k != missing}, "c", "n", 0.0)
 
 
 def test_lambdas_own_prefix_is_refused():
     with pytest.raises(ConfigError, match="lambda-ai-"):
-        tags.launch_tags({**RAY, "lambda-ai-x": "1"}, "c", "n", 0.0, "o")
+        tags.launch_tags({**RAY, "lambda-ai-x": "1"}, "c", "n", 0.0)
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129])

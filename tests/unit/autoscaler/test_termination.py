@@ -22,7 +22,7 @@ UNKNOWN = Scripted(400, error_body("global/unknown"))
 
 def terminator(wired, tmp_path):
     assert isinstance(wired.gate, OpenGate)
-    ledger = Ledger(State(tmp_path / "state.db", durable=False))
+    ledger = Ledger(State(tmp_path / "state.db", durable=False), "a1")
     return Terminator(
         wired.client, ledger, EventLog(tmp_path / "e.jsonl", lambda: 0.0), lambda: 0.0
     )
