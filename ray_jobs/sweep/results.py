@@ -56,26 +56,39 @@ def leave_best(
     Raises:
         JobError: no trial has a result, and none has a checkpoint to make one of.
     """
-    best = ledger.best(plan.config.metric, plan.rising)
+    best = _best_with_results(plan, ledger, folders, finish)
     if best is None:
         reasons = {trial.reason for trial in ledger.trials if trial.reason}
         why = f": {sorted(reasons)[0]}" if reasons else ""
-        raise JobError(f"the sweep ended ({ledger.ended}) without the result of a trial{why}")
+        mend = "; add --resume and a larger --max-cost-usd" if ledger.open_trials() else ""
+        raise JobError(
+            f"the sweep ended ({ledger.ended}) before a trial had a result or a checkpoint{why}"
+            f"{mend}"
+        )
     source, target = folders.of(best), output.child(BEST)
-    if best.state not in WHOLE:
-        check = finish(best.point, source)
-        if check is None:
-            raise JobError(
-                f"the sweep ended ({ledger.ended}) before trial {best.number} had a checkpoint: "
-                "add --resume and a larger --max-cost-usd"
-            )
-        # What it reported after its checkpoint is no result that anybody could have.
-        best.reports = [report for report in best.reports if report["check"] <= check]
     target.delete_tree("")
     for name in result_files(source):
         target.write_bytes(name, source.read_bytes(name))
     seal(target, {**identity(best.point), "sweep": ledger.identity, "point": best.point})
     return best
+
+
+def _best_with_results(
+    plan: Plan, ledger: Ledger, folders: Folders, finish: FinishTrial
+) -> TrialRecord | None:
+    """The best of the trials that have results, or a checkpoint that they can be made of.
+
+    What a trial reported after its checkpoint is no result that anybody could have: it is
+    forgotten, by which another one may become the best.
+    """
+    finished: list[TrialRecord] = []
+    while (best := ledger.best(plan.config.metric, plan.rising)) is not None:
+        if best.state in WHOLE or best in finished:
+            return best
+        check = finish(best.point, folders.of(best)) or 0
+        best.reports = [report for report in best.reports if report["check"] <= check]
+        finished.append(best)
+    return None
 
 
 def summary(plan: Plan, ledger: Ledger, best: TrialRecord) -> dict[str, Any]:
