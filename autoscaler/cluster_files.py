@@ -1,7 +1,7 @@
 """A cluster's files on the laptop: `~/.raylambda/clusters/<cluster>/`, all 0600.
 
-Most are secrets. They travel to the head as file mounts, so that the YAML, its caches and its logs hold paths
-only. The same bytes are written again on each `ray up`; `ray down` removes them.
+Most are secrets. They travel to the head as file mounts, so that the YAML, its caches and its
+logs hold paths only. The same bytes are written again on each `ray up`; `ray down` removes them.
 """
 
 import os
