@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from autoscaler.budget import burn_cents_per_hour, dollars, spent_cents
 from autoscaler.domain import Charge, Instance, Status
@@ -13,8 +13,9 @@ from autoscaler.tags import CLUSTER, USER_NODE_TYPE, created_s, kind_of
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is known at one moment. `instances` is None when Lambda could not be asked, and
-    `problem` then says why. `charges` are of the present run, by cluster."""
+    """What is known at one moment. `instances` is None when Lambda was not asked, and `problem`
+    then says why if that is no wish. `charges` are of the present run, by cluster; `heads` are
+    the words of clusters' heads."""
 
     now_s: float
     instances: Sequence[Instance] | None
@@ -22,11 +23,13 @@ class Snapshot:
     closures: Sequence[Closure]
     events: Sequence[Mapping[str, Field]]
     problem: str = ""
+    heads: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def render(snapshot: Snapshot) -> str:
     """Several lines, each ended."""
     parts = [_running(snapshot), _spend(snapshot), _closed(snapshot), _events(snapshot)]
+    parts += [_head(cluster, words) for cluster, words in sorted(snapshot.heads.items())]
     return "\n".join("".join(f"{line}\n" for line in part) for part in parts if part)
 
 
@@ -37,7 +40,7 @@ def cluster_of(instance: Instance) -> str:
 
 def _running(snapshot: Snapshot) -> list[str]:
     if snapshot.instances is None:
-        return [f"instances unknown: {snapshot.problem}"]
+        return [f"instances unknown: {snapshot.problem}"] if snapshot.problem else []
     present = [i for i in snapshot.instances if not i.status.is_gone]
     if not present:
         return ["0 instances, $0.00/h"]
@@ -102,6 +105,10 @@ def _events(snapshot: Snapshot) -> list[str]:
     if not snapshot.events:
         return []
     return ["last events:", *(f"  {event_line(event)}" for event in snapshot.events)]
+
+
+def _head(cluster: str, words: str) -> list[str]:
+    return [f"on the head of {cluster}:", *(f"  {line}".rstrip() for line in words.splitlines())]
 
 
 def event_line(event: Mapping[str, Field]) -> str:

@@ -1,15 +1,18 @@
-"""`raylambda status`: this machine's state, and Lambda's list as it is now."""
+"""`raylambda status`: this machine's state, Lambda's list as it is now, what the heads know."""
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from autoscaler.domain import Charge, Instance
-from autoscaler.errors import AutoscalerError
+from autoscaler.credentials import on_head
+from autoscaler.domain import Charge, Instance, Status
+from autoscaler.errors import AutoscalerError, UnavailableError
+from autoscaler.head_report import ask_head
 from autoscaler.session import Session, open_session
 from autoscaler.status import Snapshot, cluster_of, render
+from autoscaler.tags import KIND_HEAD, kind_of
 
 LAST_EVENTS = 12
 
@@ -19,23 +22,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--events", type=int, default=LAST_EVENTS, help="how many of the last events"
     )
+    parser.add_argument(
+        "--local", action="store_true", help="only what this machine knows: ask nobody"
+    )
     parser.add_argument("--json", action="store_true", help="as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the status. Raises AuthError and the like; an API that is away is part of it."""
-    snapshot = look(open_session(), args.cluster, args.events)
+    snapshot = look(open_session(), args.cluster, args.events, local=args.local)
+    if not args.local and not on_head():
+        snapshot = replace(snapshot, heads=_ask_heads(snapshot, args))
     text = json.dumps(_as_json(snapshot)) + "\n" if args.json else render(snapshot)
     sys.stdout.write(text)
-    return 0 if snapshot.instances is not None else 1
+    return 1 if snapshot.problem else 0
 
 
-def look(session: Session, cluster: str | None, last_events: int) -> Snapshot:
-    """One list request; whatever it finds, the local state is shown."""
+def _ask_heads(snapshot: Snapshot, args: argparse.Namespace) -> dict[str, str]:
+    """By cluster: what its head says, or why it was not asked."""
+    words = [f"--events={args.events}", *(["--json"] if args.json else [])]
+    said: dict[str, str] = {}
+    for instance in snapshot.instances or ():
+        if kind_of(instance) == KIND_HEAD and instance.status is Status.ACTIVE and instance.ip:
+            try:
+                said[cluster_of(instance)] = ask_head(instance.ip, words)
+            except UnavailableError as error:
+                said[cluster_of(instance)] = str(error)
+    return said
+
+
+def look(
+    session: Session, cluster: str | None, last_events: int, *, local: bool = False
+) -> Snapshot:
+    """One list request, none with `local`; whatever it finds, the local state is shown."""
     instances: Sequence[Instance] | None = None
     problem = ""
     try:
-        instances = session.client.list_instances()
+        instances = None if local else session.client.list_instances()
     except AutoscalerError as error:
         problem = str(error)
     if cluster is not None and instances is not None:
@@ -67,4 +90,13 @@ def _as_json(snapshot: Snapshot) -> dict[str, object]:
         "charges": {name: [asdict(c) for c in cs] for name, cs in snapshot.charges.items()},
         "closed": [asdict(c) for c in snapshot.closures],
         "events": [dict(e) for e in snapshot.events],
+        "heads": {name: _parsed(words) for name, words in snapshot.heads.items()},
     }
+
+
+def _parsed(words: str) -> object:
+    """A head's own JSON, or the words in its place."""
+    try:
+        return json.loads(words)
+    except ValueError:
+        return {"problem": words}

@@ -1,14 +1,18 @@
 """What `raylambda status` shows, and its exit codes."""
 
 import json
+import os
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from autoscaler import cli
-from autoscaler.domain import Charge, Instance, InstanceType, Place, Status
+from autoscaler.domain import Charge, Instance, InstanceType, LaunchRequest, Place, Status
+from autoscaler.events import EventLog
 from autoscaler.placement import Closure, Reason
+from autoscaler.session import open_session
 from autoscaler.simulator import CloudConfig, SimulatedCloud
 from autoscaler.status import Snapshot, duration, event_line, render
 
@@ -133,3 +137,58 @@ def test_the_command_shows_what_it_knows_when_the_key_is_refused(
         monkeypatch.setenv("LAMBDA_API_KEY", "wrong")
         assert cli.main(["status"]) == 1
     assert capsys.readouterr().out.startswith("instances unknown: ")
+
+
+@pytest.fixture
+def head_of_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A cloud with the head of a cluster, where a launch was refused; `ssh` goes to it: it runs
+    the command in the head's home directory. Yields the file of ssh's arguments."""
+    laptop, head = tmp_path / "laptop", tmp_path / "head"
+    EventLog(head / ".raylambda/events.jsonl").write(
+        "place-closed", type="gpu_1x_a10", code="\x1b["
+    )
+    (laptop / ".raylambda").mkdir(parents=True)
+    (laptop / ".raylambda/id_ed25519").touch()
+    ssh = tmp_path / "bin/ssh"
+    ssh.parent.mkdir()
+    enter = f"HOME={head} PATH={Path(sys.executable).parent}:$PATH sh -c"
+    ssh.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/said\n{enter} "$(eval echo \\${{$#}})"\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(laptop))
+    monkeypatch.setenv("LAMBDA_API_KEY", "sim")
+    with SimulatedCloud(
+        CloudConfig(enforce_rates=False, boot_s=dict.fromkeys(("cpu", "single", "multi"), (0, 0)))
+    ) as sim:
+        monkeypatch.setenv("LAMBDA_API_URL", sim.api_url)
+        sim.cloud.account.add_ssh_key("k", "ssh-ed25519 AAAA")
+        client = open_session().client
+        tags = {"ray-node-type": "head", "ray-cluster-name": "demo"}
+        client.launch(LaunchRequest("us-east-1", "cpu_4x_general", "k", "h", tags=tags))
+        yield tmp_path / "said"
+
+
+def test_the_heads_refusals_are_shown_on_the_laptop(head_of_demo: Path, capsys) -> None:
+    assert cli.main(["status", "--events", "7"]) == 0
+    shown = capsys.readouterr().out
+    _, _, of_head = shown.partition("on the head of demo:\n")
+    assert "place-closed  type=gpu_1x_a10 code=[" in of_head and "\x1b" not in of_head
+    asked = head_of_demo.read_text()
+    assert "id_ed25519" in asked and "ubuntu@198.18.0.1" in asked and "--events=7" in asked
+    assert cli.main(["status", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["heads"]["demo"]
+    assert told["instances"] is None and told["events"][0]["type"] == "gpu_1x_a10"
+
+
+def test_a_head_that_cannot_be_asked_is_no_failure(head_of_demo: Path, capsys) -> None:
+    ssh = head_of_demo.parent / "bin/ssh"
+    ssh.write_text("#!/bin/sh\necho 'banner\nPermission denied' >&2; exit 255\n")
+    assert cli.main(["status", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["heads"]["demo"]
+    assert told["problem"].startswith("not asked (Permission denied): ray exec CLUSTER.yaml ")
+
+
+def test_what_is_local_asks_nobody(head_of_demo: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("LAMBDA_API_URL", "http://127.0.0.1:1/api/v1")
+    assert cli.main(["status", "--local"]) == 0
+    assert capsys.readouterr().out == "" and not head_of_demo.exists()
