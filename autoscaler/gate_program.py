@@ -26,7 +26,6 @@ if code == 0:
 print(code, count.value)
 """
 PROBE_TIMEOUT_S = 30
-HEAD_TRIES = 6
 
 
 def gpu_count_problem(gpus: int) -> str | None:
@@ -64,9 +63,10 @@ def cuda_problem(gpus: int) -> str | None:
     return None if count == gpus else f"CUDA sees {count} of {gpus} GPUs"
 
 
-def head_problem(ip: str, ports: Sequence[int]) -> str | None:
+def head_problem(ip: str, ports: Sequence[int], wait_s: float) -> str | None:
     """None if the head answers on its private address; a refused connection is an answer."""
-    for attempt in range(HEAD_TRIES):
+    deadline_s = time.monotonic() + wait_s
+    while True:
         for port in ports:
             try:
                 socket.create_connection((ip, port), timeout=3).close()
@@ -74,9 +74,9 @@ def head_problem(ip: str, ports: Sequence[int]) -> str | None:
             except OSError as error:
                 if error.errno == errno.ECONNREFUSED:
                     return None
-        if attempt < HEAD_TRIES - 1:
-            time.sleep(2)
-    return f"the head does not answer on its private address {ip}"
+        if time.monotonic() >= deadline_s:
+            return f"the head does not answer on its private address {ip}"
+        time.sleep(2)
 
 
 def problem_of(wanted: dict[str, Any]) -> str | None:
@@ -92,7 +92,7 @@ def problem_of(wanted: dict[str, Any]) -> str | None:
                 return problem
             time.sleep(5)
     if wanted["head_ip"]:
-        return head_problem(wanted["head_ip"], wanted["head_ports"])
+        return head_problem(wanted["head_ip"], wanted["head_ports"], float(wanted["head_wait_s"]))
     return None
 
 

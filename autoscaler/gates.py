@@ -18,6 +18,8 @@ from autoscaler.errors import ProtocolError
 CUDA_WAIT_S = 90
 """A new 8-GPU machine's fabric manager may need a minute after the machine is reachable."""
 HEAD_PORTS = (6379, 22)
+HEAD_WAIT_S = 40
+"""The private network of a new machine may need some seconds."""
 _VERDICT = re.compile(r"raylambda-gate (\{.*\})")
 
 
@@ -36,6 +38,7 @@ class Gate:
                 "gpus": self.gpus,
                 "head_ip": self.head_ip,
                 "head_ports": HEAD_PORTS,
+                "head_wait_s": HEAD_WAIT_S,
                 "cuda_wait_s": CUDA_WAIT_S,
             }
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from autoscaler.gates import Gate, read_verdict
 from autoscaler.simulator.network import bridge_names
 from tests.cloud.machines import CloudProcess, processes_with, require_machines, wait_for
 
@@ -59,6 +60,26 @@ def test_broken_gpus(cloud: CloudProcess) -> None:
     cloud.call("POST", "/sim/faults", {"kind": "missing_gpu"})
     short = cloud.active(cloud.launch("gpu_2x_h100_sxm5"))
     assert len(cloud.ssh(short, "nvidia-smi -L").stdout.splitlines()) == 1
+
+
+def test_the_providers_gate_on_real_machines(
+    cloud: CloudProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the provider sends it over ssh. What is wrong here does not mend itself by waiting."""
+    monkeypatch.setattr("autoscaler.gates.CUDA_WAIT_S", 0)
+    monkeypatch.setattr("autoscaler.gates.HEAD_WAIT_S", 0)
+    cloud.call("POST", "/sim/faults", {"kind": "dead_cuda"})
+    dead, good = (cloud.active(cloud.launch("gpu_1x_a10")) for _ in range(2))
+
+    def verdict(ip: str, gpus: int, head_ip: str) -> str | None:
+        return read_verdict(cloud.ssh(ip, Gate(gpus, head_ip).command()).stdout)
+
+    assert verdict(good, 1, dead) is None
+    assert verdict(dead, 1, good) == "CUDA does not start: error 802"
+    assert verdict(good, 2, dead) == "1 of 2 GPUs are there"
+    nobody = f"{good.rpartition('.')[0]}.250"
+    lost = f"the head does not answer on its private address {nobody}"
+    assert verdict(good, 1, nobody) == lost
 
 
 def test_machines_reach_each_other_and_share_a_file_system(cloud: CloudProcess) -> None:

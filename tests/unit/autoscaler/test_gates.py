@@ -84,25 +84,30 @@ def test_a_machine_that_becomes_ready_in_time_passes(monkeypatch):
     monkeypatch.setattr(gate_program, "gpu_count_problem", lambda gpus: answers.pop(0))
     monkeypatch.setattr(gate_program, "cuda_problem", lambda gpus: None)
     monkeypatch.setattr(gate_program.time, "sleep", lambda seconds: None)
-    wanted = {"gpus": 1, "head_ip": None, "head_ports": [], "cuda_wait_s": 90}
+    wanted = {"gpus": 1, "head_ip": None, "cuda_wait_s": 90}
     assert gate_program.problem_of(wanted) is None
 
 
 def test_a_head_that_listens_or_refuses_is_reached(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert gate_program.head_problem("127.0.0.1", [port]) is None
-    assert gate_program.head_problem("127.0.0.1", [port]) is None
+        assert gate_program.head_problem("127.0.0.1", [port], 0) is None
+    assert gate_program.head_problem("127.0.0.1", [port], 0) is None
 
 
 def test_a_head_that_does_not_answer(monkeypatch):
-    def nothing(*args, **kwargs):
+    now_s = [0.0]
+
+    def nothing(*args, timeout):
+        now_s[0] += timeout
         raise TimeoutError
 
     monkeypatch.setattr(gate_program.socket, "create_connection", nothing)
+    monkeypatch.setattr(gate_program.time, "monotonic", lambda: now_s[0])
     monkeypatch.setattr(gate_program.time, "sleep", lambda seconds: None)
-    problem = gate_program.head_problem("10.0.0.1", [6379, 22])
+    problem = gate_program.head_problem("10.0.0.1", [6379, 22], 40)
     assert problem == "the head does not answer on its private address 10.0.0.1"
+    assert now_s[0] == 42.0
 
 
 def test_a_machine_knows_the_address_by_which_it_reaches_another():
