@@ -5,7 +5,6 @@ worker, the verified results fetched, everything torn down, and the bill. Where 
 be made it says why and submits the same job to a local Ray. `--local` asks for that.
 """
 
-import json
 import os
 import secrets
 import shlex
@@ -13,6 +12,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ray_jobs.cli import run_main
@@ -74,13 +75,34 @@ def _on_simulated_machines(arguments: list[str]) -> None:
     with simulated_cluster(folder, log) as cluster:
         _say("ray up    ...")
         cluster.ray("up", str(cluster.yaml), "--yes")
-        try:
+        with _ended(cluster):
             _submit(cluster, arguments)
             _fetch(cluster)
-        finally:
-            _say("ray down  ...")
-            cluster.ray("down", str(cluster.yaml), "--yes")
-            _bill(cluster)
+
+
+@contextmanager
+def _ended(cluster: SimulatedCluster) -> Iterator[None]:
+    """End the cluster after the block and show the bill, however the block ends. An error of the
+    block's own is the one that is raised."""
+    try:
+        yield
+    except BaseException:
+        try:
+            _end(cluster)
+        except (JobError, OSError) as error:
+            _say(f"          {error}")
+        raise
+    _end(cluster)
+
+
+def _end(cluster: SimulatedCluster) -> None:
+    _say("ray down  ...")
+    try:
+        cluster.ray("down", str(cluster.yaml), "--yes")
+    finally:
+        alive = _bill(cluster)
+    if alive:
+        raise JobError(f"{alive} machines are still running")
 
 
 def _submit(cluster: SimulatedCluster, arguments: list[str]) -> None:
@@ -111,14 +133,14 @@ def _fetch(cluster: SimulatedCluster) -> None:
     _say(f"look at   {target}/report.html")
 
 
-def _bill(cluster: SimulatedCluster) -> None:
+def _bill(cluster: SimulatedCluster) -> int:
+    """Show what it has cost, and return how many machines still run."""
     counts = cluster.cloud.control("invariants")
     _say(
         f"bill      ${counts['spend_cents'] / 100:.2f} at Lambda's prices for {counts['instances']}"
         f" machines; {counts['alive']} instances running"
     )
-    if counts["alive"]:
-        raise JobError(f"machines are still running: {json.dumps(counts)}")
+    return counts["alive"]
 
 
 def _say(text: str) -> None:
