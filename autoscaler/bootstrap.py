@@ -6,8 +6,10 @@ that the outcome is the same each time: Ray caches it, and `ray down` must work 
 
 from typing import Any
 
+from autoscaler.books import Row
 from autoscaler.catalog import Catalog, overlay
 from autoscaler.cluster_config import (
+    FORMER_CHARGES,
     HEAD_TYPE,
     NODE_TYPES,
     ON_HEAD,
@@ -96,12 +98,15 @@ def write_files(cluster: str, key: ApiKey, url: str) -> ClusterFiles:
     return files
 
 
-def prepare_for_head(config: dict[str, Any], region: str, ssh_key_name: str) -> dict[str, Any]:
+def prepare_for_head(
+    config: dict[str, Any], region: str, ssh_key_name: str, former_charges: list[Row]
+) -> dict[str, Any]:
     """The head's configuration: its region is fixed, and its workers get no API key."""
     provider = config["provider"]
     provider["regions"] = [region]
     provider["ssh_key_name"] = ssh_key_name
     provider[ON_HEAD] = True
+    provider[FORMER_CHARGES] = former_charges
     provider.pop(PUBLIC_KEY, None)
     # Made for the laptop: the head may have another.
     provider.pop("_config_cache_path", None)

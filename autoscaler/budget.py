@@ -15,6 +15,9 @@ from typing import TypeAlias
 
 from autoscaler.domain import Charge
 
+LAST_WORDS_S = 120.0
+"""What a head says this long before its end is told as all: its launches had been stopped."""
+
 
 @dataclass(frozen=True, slots=True)
 class Caps:
@@ -34,7 +37,7 @@ class Caps:
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    spent_cents: int
+    spent_cents: int | None
     burn_cents_per_hour: int
     """With the new machine."""
 
@@ -81,7 +84,7 @@ def decide(
     """`spent` in cents, `burn` in cents an hour, without the candidate; None is unknown."""
     if price_cents_per_hour is None:
         return Deny("its price is unknown")
-    if spent is None or burn is None:
+    if burn is None:
         return Deny("the price of something that runs is unknown")
     new_burn = burn + price_cents_per_hour
     hourly, total = caps.max_price_cents_per_hour, caps.max_total_cents
@@ -90,7 +93,11 @@ def decide(
             f"it costs {dollars(price_cents_per_hour)}/h, what runs costs {dollars(burn)}/h, and "
             f"max_price_cents_per_hour allows {dollars(hourly)}/h"
         )
-    if total is not None and spent + new_burn > total:
+    if total is not None and spent is None:
+        return Deny(
+            "what this run has cost is unknown, and max_total_cents allows " + dollars(total)
+        )
+    if total is not None and spent is not None and spent + new_burn > total:
         return Deny(
             f"{dollars(spent)} are spent, one hour with it costs {dollars(new_burn)}, and "
             f"max_total_cents allows {dollars(total)}"
@@ -125,6 +132,18 @@ def seconds_left(caps: Caps, charges: list[Charge], now_s: float) -> float | Non
 def _fits(cap_cents: int, charges: list[Charge], now_s: float) -> bool:
     spent = spent_cents(charges, now_s)
     return spent is not None and spent <= cap_cents
+
+
+def cost_in_words(charges: Iterable[Charge], unseen: Iterable[Charge], now_s: float) -> str:
+    """Such as "about $4.21, and at most $9.00 more: ..."; of `unseen` what counts (`lives`)."""
+    spent = spent_cents(charges, now_s)
+    words = "an unknown sum" if spent is None else f"about {dollars(spent)}"
+    unseen = [c for c in unseen if (c.ended_s or now_s) - c.started_s > LAST_WORDS_S]
+    if unseen:
+        more = spent_cents(unseen, now_s)
+        most = "an unknown sum" if more is None else f"at most {dollars(more)}"
+        words += f", and {most} more: a head ended before it told what its workers have cost"
+    return words
 
 
 def dollars(cents: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 from autoscaler import preflight
 from autoscaler.acquisition import Choice
+from autoscaler.books import Row
 from autoscaler.cluster_config import (
     NodeConfig,
     ProviderConfig,
@@ -16,11 +17,13 @@ from autoscaler.creation import Creator
 from autoscaler.errors import (
     AmbiguousLaunchError,
     AutoscalerError,
+    BudgetError,
     ConfigError,
     ConflictError,
 )
 from autoscaler.events import WATCHING
 from autoscaler.fitness import Fitness
+from autoscaler.handover import Handover
 from autoscaler.head import head_regions, resolve_ssh_key
 from autoscaler.housekeeping import Housekeeper
 from autoscaler.launcher import NodeSpec
@@ -62,6 +65,7 @@ class Cluster:
         self.fitness = Fitness(
             name, session, self.nodes, self.find, self.terminate, on_head=config.on_head
         )
+        self._handover = Handover(name, config, session)
         self._ssh_key_name: str | None = config.ssh_key_name if config.on_head else None
         self._is_checked = False
 
@@ -69,6 +73,7 @@ class Cluster:
 
     def visible(self, filters: Mapping[str, str]) -> list[str]:
         """Nodes for Ray's autoscaler. Raises AutoscalerError when nothing can be known."""
+        self._handover.from_laptop()
         if self.nodes.refresh():
             self._keep_house()
         return [
@@ -113,6 +118,7 @@ class Cluster:
                     f"this node type may only be in {', '.join(node.regions)}"
                 )
             choice = Choice(node.instance_types, regions, self.config.caps)
+            self._handover.from_laptop()
             self._creator.create_workers(self._spec(node, tags), choice, count, made)
         return made
 
@@ -142,14 +148,17 @@ class Cluster:
             logger.warning("%s; waiting until that is sure", error)
             self.session.cluster_end.end_late_arrivals(self.name)
             raise
+        except BudgetError as error:
+            raise self._handover.explained(error) from None
 
     def check(self) -> tuple[str, ...]:
         """Compares the YAML with what Lambda has; returns the regions that serve."""
         self._is_checked = True
         return preflight.check(self.config, self.session.client, self.session.catalog.current())
 
-    def settle_for_head(self) -> tuple[str, str]:
-        """(region, name of the SSH key) for the head's own configuration.
+    def settle_for_head(self) -> tuple[str, str, list[Row]]:
+        """(region, name of the SSH key, what the run has cost before) for the head's own
+        configuration.
 
         A cluster that is up already is checked here, before its head learns of the new YAML.
         """
@@ -159,7 +168,14 @@ class Cluster:
             raise ConflictError(f"cluster {self.name!r} has no head")
         if not self._is_checked:
             self.check()
-        return heads[0].instance.region, self._key_name()
+        region, head_id = heads[0].instance.region, heads[0].instance.id
+        return region, self._key_name(), self._handover.to_head(head_id)
+
+    def handover_from(self, node_id: str) -> Handover | None:
+        """For what a head tells this machine; None for other nodes, and on the head itself."""
+        node = self.find(node_id)
+        is_other_head = node is not None and node.kind == KIND_HEAD and not self.config.on_head
+        return self._handover if is_other_head else None
 
     def _spec(self, node: NodeConfig, tags: Mapping[str, str]) -> NodeSpec:
         return NodeSpec(

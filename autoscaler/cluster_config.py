@@ -5,7 +5,7 @@
       module: autoscaler.provider.LambdaNodeProvider
       regions: [us-east-1, us-west-1]       # in order of preference; the cluster lives in one
       max_price_cents_per_hour: 2000        # optional: cap on what runs, the head included
-      max_total_cents: 20000                # optional: cap on the whole run
+      max_total_cents: 20000                # optional: cap on the whole run, up to `ray down`
       ssh_key_name: mine                    # optional: a key that the account has already; goes
                                             # with auth.ssh_private_key. Else one is registered.
       filesystems: [datasets]               # optional: mounted on every node
@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias, cast
 
+from autoscaler.books import Row
 from autoscaler.budget import Caps
 from autoscaler.domain import architecture_of
 from autoscaler.errors import ConfigError
@@ -62,6 +63,7 @@ ON_HEAD = "_on_head"
 HEAD_TYPE = "_head_node_type"
 NODE_TYPES = "_node_types"
 PUBLIC_KEY = "_ssh_public_key"
+FORMER_CHARGES = "_former_charges"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,8 @@ class ProviderConfig:
     head_type: str | None = None
     ssh_public_key: str | None = None
     node_types: tuple[NodeType, ...] = ()
+    former_charges: tuple[Row, ...] = field(default=(), hash=False)
+    """What the run had cost before this head (`books`)."""
 
     def node_type(self, name: str | None) -> NodeType | None:
         return next((found for found in self.node_types if found.name == name), None)
@@ -136,6 +140,7 @@ def parse_provider(section: Section) -> ProviderConfig:
         head_type=section.get(HEAD_TYPE),
         ssh_public_key=section.get(PUBLIC_KEY),
         node_types=tuple(parse_node_type(name, node) for name, node in node_types.items()),
+        former_charges=tuple(section.get(FORMER_CHARGES, ())),
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import ipaddress
+import json
 import os
 import stat
 from collections.abc import Mapping
@@ -54,6 +55,15 @@ def head_config() -> Path:
 def on_head() -> bool:
     """Whether this machine is a cluster's head."""
     return head_config().exists()
+
+
+def own_cluster() -> str:
+    """The name of the cluster whose head this machine is. Raises ConfigError if it is none."""
+    try:
+        # Ray writes it as JSON, whatever its name says.
+        return str(json.loads(head_config().read_text(encoding="utf-8"))["cluster_name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{head_config()}: not a head's configuration: {error}") from None
 
 
 def load_api_key(env: Mapping[str, str] = os.environ, key_file: Path | None = None) -> ApiKey:

@@ -17,6 +17,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from autoscaler import lives
 from autoscaler.budget import Allow, Decision
 from autoscaler.domain import Charge, Place
 from autoscaler.state import State
@@ -63,7 +64,8 @@ _MAY_FOLLOW = {
 }
 
 Guard = Callable[[list[Charge]], Decision]
-"""Decides over everything of the cluster that costs, or may: its charges and open intents."""
+"""Decides over everything of the cluster that costs, or may: its charges, known and unseen, and
+its open intents."""
 
 
 class Journal:
@@ -176,13 +178,12 @@ class Journal:
 
 def _commitments(connection: sqlite3.Connection, cluster: str) -> list[Charge]:
     rows = connection.execute(
-        "SELECT price_cents_per_hour, started_s, ended_s FROM charges "
-        "WHERE cluster = ? AND closed = 0 "
-        "UNION ALL SELECT price_cents_per_hour, created_s, NULL FROM intents "
+        "SELECT price_cents_per_hour, created_s FROM intents "
         "WHERE cluster = ? AND outcome IN (?, ?)",
-        (cluster, cluster, *UNRESOLVED),
+        (cluster, *UNRESOLVED),
     ).fetchall()
-    return [Charge(*row) for row in rows]
+    intended = [Charge(*row) for row in rows]
+    return lives.known(connection, cluster) + lives.unseen(connection, cluster) + intended
 
 
 def _intent(row: sqlite3.Row) -> Intent:

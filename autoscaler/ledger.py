@@ -1,13 +1,14 @@
 """The spend ledger: what each machine of a cluster costs, as far as this machine knows.
 
 The machine that ran `ray up` knows the head, the head knows its workers; Lambda's own bill
-is the truth. A run is a cluster from its first machine to its verified end: then its charges
-are closed, and the next run of the same name starts from zero.
+is the truth. A run is a cluster from its first machine to its verified end (`ray down`),
+however many heads it has had: then its charges are closed, and the next run of the same name
+starts from zero.
 """
 
-import sqlite3
 from collections.abc import Collection, Iterable
 
+from autoscaler import lives
 from autoscaler.domain import Charge, Instance, Place
 from autoscaler.state import State
 from autoscaler.tags import created_s
@@ -74,7 +75,12 @@ class Ledger:
     def charges(self, cluster: str) -> list[Charge]:
         """Of the present run."""
         with self._state.reading() as connection:
-            return _charges(connection, cluster)
+            return lives.known(connection, cluster)
+
+    def unseen(self, cluster: str) -> list[Charge]:
+        """The most that machines of the present run which nobody told of have cost beside."""
+        with self._state.reading() as connection:
+            return lives.unseen(connection, cluster)
 
     def clusters(self) -> list[str]:
         """Those with charges in their present run."""
@@ -94,15 +100,13 @@ class Ledger:
             ).fetchall()
         return [row["instance_id"] for row in rows]
 
-    def close_run(self, cluster: str) -> list[Charge]:
-        """After a verified end: returns the run's charges and starts the next run at zero."""
+    def close_run(self, cluster: str) -> None:
+        """After a verified end: the next run starts at zero."""
         with self._state.transaction() as connection:
-            charges = _charges(connection, cluster)
             connection.execute(
                 "UPDATE charges SET closed = 1 WHERE cluster = ? AND ended_s IS NOT NULL",
                 (cluster,),
             )
-        return charges
 
     def foreign(self, cluster: str) -> dict[str, str]:
         """Ids of machines that bill, as far as we know, to another account; with the account."""
@@ -126,12 +130,3 @@ class Ledger:
         self, cluster: str, id_: str, place: Place, price: int | None, started_s: float
     ) -> tuple[object, ...]:
         return id_, cluster, place.instance_type, place.region, price, started_s, self.account
-
-
-def _charges(connection: sqlite3.Connection, cluster: str) -> list[Charge]:
-    rows = connection.execute(
-        "SELECT price_cents_per_hour, started_s, ended_s FROM charges "
-        "WHERE cluster = ? AND closed = 0 ORDER BY started_s, instance_id",
-        (cluster,),
-    ).fetchall()
-    return [Charge(*row) for row in rows]

@@ -20,7 +20,7 @@ from ray.autoscaler.node_launch_exception import NodeLaunchException
 from ray.autoscaler.node_provider import NodeProvider
 
 from autoscaler import bootstrap
-from autoscaler.budget import dollars, spent_cents
+from autoscaler.budget import cost_in_words
 from autoscaler.cluster import Cluster
 from autoscaler.cluster_config import PUBLIC_KEY, parse_provider
 from autoscaler.cluster_files import cluster_files
@@ -198,8 +198,7 @@ class LambdaNodeProvider(NodeProvider):
         except AutoscalerError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_code)
-        spent = spent_cents(done.charges, self.cluster.session.clock())
-        cost = "an unknown sum" if spent is None else f"about {dollars(spent)}"
+        cost = cost_in_words(done.charges, done.unseen, self.cluster.session.clock())
         cli_logger.success(
             "0 instances of {} are running, verified in {:.0f} s. This run cost {}.",
             self.cluster_name,
@@ -231,7 +230,7 @@ class LambdaNodeProvider(NodeProvider):
             "process_runner": process_runner,
             "use_internal_ip": use_internal_ip,
         }
-        ssh = GatedSSHCommandRunner(self.cluster.fitness, **common)
+        ssh = GatedSSHCommandRunner(self.cluster.fitness, self.cluster.handover_from, **common)
         if docker_config and docker_config.get("container_name"):
             docker = DockerCommandRunner(docker_config, **common)
             # The gate is the machine's, not the container's.
@@ -252,5 +251,5 @@ class LambdaNodeProvider(NodeProvider):
 
     @rays_error
     def prepare_for_head_node(self, cluster_config: dict[str, Any]) -> dict[str, Any]:
-        region, ssh_key_name = self.cluster.settle_for_head()
-        return bootstrap.prepare_for_head(cluster_config, region, ssh_key_name)
+        region, ssh_key_name, former = self.cluster.settle_for_head()
+        return bootstrap.prepare_for_head(cluster_config, region, ssh_key_name, former)

@@ -6,14 +6,14 @@ just launched, would outlive the only machine that looks after it. So first no m
 launched, then everything else ends and is verified, and the head goes last.
 """
 
-import json
 import signal
 import sys
 
 from autoscaler.acquisition import EVERYWHERE
-from autoscaler.credentials import head_config
+from autoscaler.budget import cost_in_words
+from autoscaler.credentials import own_cluster
 from autoscaler.domain import Instance
-from autoscaler.errors import AutoscalerError, ConfigError, NotZeroError, UnavailableError
+from autoscaler.errors import AutoscalerError, NotZeroError, UnavailableError
 from autoscaler.placement import Reason
 from autoscaler.session import Session, open_session
 from autoscaler.tags import KIND_HEAD, belongs_to, kind_of
@@ -34,6 +34,10 @@ def end_own_cluster(session: Session, cluster: str, time_limit_s: float = TIME_L
     session.cluster_end.terminate_others(
         cluster, heads, time_limit_s=max(0.0, deadline_s - session.clock())
     )
+    # Nobody else will know.
+    cost = cost_in_words(session.ledger.charges(cluster), (), session.clock())
+    sys.stdout.write(f"Its workers have ended. This run has cost {cost}.\n")
+    sys.stdout.flush()
     while failed := session.terminator.terminate(heads, "the cluster stops itself").failed:
         if session.clock() > deadline_s:
             raise next(iter(failed.values()))
@@ -60,11 +64,7 @@ def _heads(session: Session, cluster: str, deadline_s: float) -> list[str]:
 def main() -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a laptop that is shut does not keep the bill
     try:
-        try:
-            # Ray writes it as JSON, whatever its name says.
-            cluster = json.loads(head_config().read_text(encoding="utf-8"))["cluster_name"]
-        except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(f"{head_config()}: not a head's configuration: {error}") from None
+        cluster = own_cluster()
         sys.stdout.write("Ending the cluster: its workers, and when that is verified this head.\n")
         sys.stdout.flush()
         end_own_cluster(open_session(), cluster)

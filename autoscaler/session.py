@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoscaler.acquisition import Acquirer
+from autoscaler.books import Books
 from autoscaler.catalog import CatalogSource
 from autoscaler.client import LambdaClient
 from autoscaler.credentials import ApiKey, api_url, home_dir, load_api_key, on_head
@@ -59,6 +60,7 @@ class Session:
         self.tags = TagStore(state)
         self.journal = Journal(state, key.account)
         self.ledger = Ledger(state, key.account)
+        self.books = Books(state, key.account)
         self.stockouts = Stockouts(state, key.account)
         self.catalog = CatalogSource(self.client, clock)
         self.terminator = Terminator(self.client, self.ledger, self.events, clock)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from autoscaler.budget import burn_cents_per_hour, dollars, spent_cents
+from autoscaler.budget import burn_cents_per_hour, cost_in_words, dollars
 from autoscaler.domain import Charge, Instance, Status
 from autoscaler.events import Field
 from autoscaler.placement import Closure, reopens_s
@@ -24,6 +24,8 @@ class Snapshot:
     events: Sequence[Mapping[str, Field]]
     problem: str = ""
     heads: Mapping[str, str] = field(default_factory=dict[str, str])
+    unseen: Mapping[str, Sequence[Charge]] = field(default_factory=dict[str, Sequence[Charge]])
+    """The most that machines nobody told of have cost beside `charges`, by cluster."""
 
 
 def render(snapshot: Snapshot) -> str:
@@ -75,11 +77,10 @@ def _instance_row(instance: Instance, now_s: float) -> tuple[str, ...]:
 def _spend(snapshot: Snapshot) -> list[str]:
     lines: list[str] = []
     for cluster, charges in sorted(snapshot.charges.items()):
-        spent = spent_cents(charges, snapshot.now_s)
         burn = burn_cents_per_hour(charges)
-        cost = "an unknown sum" if spent is None else dollars(spent)
+        cost = cost_in_words(charges, snapshot.unseen.get(cluster, ()), snapshot.now_s)
         rate = "" if not burn else f", {dollars(burn)}/h now"
-        lines.append(f"{cluster}: this run has cost {cost}{rate}, as far as this machine knows")
+        lines.append(f"{cluster}: as far as this machine knows, this run has cost {cost}{rate}")
     return lines
 
 

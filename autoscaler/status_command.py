@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from autoscaler.credentials import on_head
-from autoscaler.domain import Charge, Instance, Status
+from autoscaler.domain import Instance, Status
 from autoscaler.errors import AutoscalerError, UnavailableError
 from autoscaler.head_report import ask_head
 from autoscaler.session import Session, open_session
@@ -67,17 +67,15 @@ def look(
     if cluster is not None:
         # What concerns all clusters names none.
         events = [e for e in events if e.get("cluster") in (None, cluster)]
-    charges: dict[str, list[Charge]] = {}
-    for name in session.ledger.clusters():
-        if cluster in (None, name):
-            charges[name] = session.ledger.charges(name)
+    clusters = [name for name in session.ledger.clusters() if cluster in (None, name)]
     return Snapshot(
         session.clock(),
         instances,
-        charges,
+        {name: session.ledger.charges(name) for name in clusters},
         session.stockouts.all(),
         events[len(events) - last_events :] if last_events < len(events) else events,
         problem,
+        unseen={name: session.ledger.unseen(name) for name in clusters},
     )
 
 
@@ -88,6 +86,7 @@ def _as_json(snapshot: Snapshot) -> dict[str, object]:
         "problem": snapshot.problem or None,
         "instances": None if instances is None else [asdict(i) for i in instances],
         "charges": {name: [asdict(c) for c in cs] for name, cs in snapshot.charges.items()},
+        "unseen": {name: [asdict(c) for c in cs] for name, cs in snapshot.unseen.items()},
         "closed": [asdict(c) for c in snapshot.closures],
         "events": [dict(e) for e in snapshot.events],
         "heads": {name: _parsed(words) for name, words in snapshot.heads.items()},

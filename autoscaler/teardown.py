@@ -34,12 +34,14 @@ logger = logging.getLogger(__name__)
 class Teardown:
     """`ended` in the order in which they were found; `late` are those after the first look.
 
-    `charges` are the run's, as this machine knows them.
+    `charges` are the run's, as this machine knows them, and `unseen` the most that others of
+    its machines may have cost (`lives`).
     """
 
     ended: tuple[str, ...]
     late: tuple[str, ...]
     charges: list[Charge]
+    unseen: list[Charge]
     took_s: float
 
 
@@ -210,11 +212,12 @@ class ClusterEnd:
         now_s = self._clock()
         first_s = min(found.values(), default=now_s)
         late = tuple(id_ for id_, seen_s in found.items() if seen_s > first_s)
-        charges = self._ledger.close_run(cluster)
+        charges, unseen = self._ledger.charges(cluster), self._ledger.unseen(cluster)
+        self._ledger.close_run(cluster)
         self._events.write(
             "cluster-ended", cluster=cluster, instances=len(found), late=len(late), running=0
         )
-        return Teardown(tuple(found), late, charges, now_s - started_s)
+        return Teardown(tuple(found), late, charges, unseen, now_s - started_s)
 
 
 def _heads_first(instance: Instance) -> tuple[bool, str]:

@@ -91,6 +91,12 @@ def head_section(config: dict[str, Any], region: str = REGION) -> dict[str, Any]
     return section | {"ssh_key_name": "sim-key"}
 
 
+def head_of(laptop: LambdaNodeProvider, opened: Session) -> LambdaNodeProvider:
+    """The head's own provider, after `ray up` has prepared its configuration."""
+    config = copy.deepcopy(CLUSTER) | {"provider": copy.deepcopy(laptop.provider_config)}
+    return provider_on(laptop.prepare_for_head_node(config)["provider"], opened)
+
+
 def provider_on(section: dict[str, Any], opened: Session, name: str = "demo") -> LambdaNodeProvider:
     return LambdaNodeProvider(section, name, opened)
 

@@ -75,6 +75,7 @@ class Cluster:
         said = self.ray("down", "--yes", timeout_s=400)
         self.laptop.note("ray down")
         assert "0 instances of" in said and "are running" in said
+        self._check_cost(said)
         # What is not of the cluster is left alone.
         assert self.cloud.row(self.stranger)["status"] == "active"
         time.sleep(1.5)  # the account's pace, which `ray down` has just used
@@ -91,6 +92,16 @@ class Cluster:
         # was.
         assert seen["requests_over_rate"] <= seen["requests"] / 20, seen
         self.laptop.note(f"{seen['requests_over_rate']} of {seen['requests']} over the rate")
+
+    def _check_cost(self, said: str) -> None:
+        """The sum covers every machine of the cluster's, those of its head too."""
+        found = re.search(r"This run cost about \$([\d.]+\d)(?:, and at most \$([\d.]+\d))?", said)
+        assert found, said
+        rows = self.cloud.call("GET", "/sim/ledger")["rows"]
+        billed = sum(r["cents"] for r in rows if r["tags"].get("ray-cluster-name") == self.name)
+        told = [float(dollars) * 100 for dollars in found.groups(default="0")]
+        assert sum(told) >= billed, f"{found[0]}, and {billed / 100:.2f} is billed"
+        self.laptop.note(f"{found[0]}; billed ${billed / 100:.2f}")
 
     def _answers(self, address: str) -> bool:
         code = f"import urllib.request as u; u.urlopen('{address}/api/version', timeout=5)"

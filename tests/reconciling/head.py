@@ -50,8 +50,12 @@ class _MortalAdapter(InProcessAdapter):
 class Head:
     """The head's machine and the one process on it that matters."""
 
-    def __init__(self, world: "World", instance_id: str, home: Path) -> None:
+    def __init__(
+        self, world: "World", instance_id: str, home: Path, section: dict[str, Any]
+    ) -> None:
+        """`section` is the provider's, as `ray up` has prepared it for this head."""
         self.world = world
+        self.section = section
         self.instance_id = instance_id
         self.home = home
         self.ray = RayCluster(world.simulation, instance_id)
@@ -73,13 +77,8 @@ class Head:
             adapter=self.adapter,
             durable=False,
         )
-        section = rig.head_section(self.world.config, self.region)
-        self.provider = self.world.make_provider(section, "demo", self.session)
+        self.provider = self.world.make_provider(self.section, "demo", self.session)
         self.monitor = self.world.make_monitor(self.world.config, self.provider, self.ray)
-
-    @property
-    def region(self) -> str:
-        return self.world.simulation.cloud.instances[self.instance_id].spec.region
 
     @property
     def is_alive(self) -> bool:

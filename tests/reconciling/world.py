@@ -1,5 +1,6 @@
 """A cloud, a laptop that runs `ray up` and `ray down`, and a head with its monitor."""
 
+import copy
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -163,8 +164,16 @@ class World:
         self.laptop.set_node_tags(heads[0], {"ray-node-status": "up-to-date"})
         if self.head is None or self.head.instance_id != heads[0]:
             folder = Path(self._folder.name, f"head{len(self.all_heads)}")
-            self.head = Head(self, heads[0], folder)
+            self.head = Head(self, heads[0], folder, self._section_of(heads[0]))
             self.all_heads.append(self.head)
+
+    def _section_of(self, head_id: str) -> dict[str, Any]:
+        """With what the run has cost before; a provider to compare with knows of no such thing."""
+        if isinstance(self.laptop, LambdaNodeProvider):
+            config = {**self.config, "provider": dict(self.laptop.provider_config)}
+            return self.laptop.prepare_for_head_node(copy.deepcopy(config))["provider"]
+        region = self.simulation.cloud.instances[head_id].spec.region
+        return rig.head_section(self.config, region)
 
     def _fetch(self, tags: dict[str, str]) -> list[str]:
         """Ray looks for the head it has made for 50 s, and then leaves it behind."""

@@ -41,7 +41,7 @@ def for_head(config):
     remote = copy.deepcopy(config)
     remote["auth"]["ssh_private_key"] = "~/ray_bootstrap_key.pem"
     remote["file_mounts"] = {path: path for path in config["file_mounts"]}
-    return bootstrap.prepare_for_head(remote, "us-west-1", "mine")
+    return bootstrap.prepare_for_head(remote, "us-west-1", "mine", [])
 
 
 def test_secrets_are_files_and_the_configuration_holds_paths(home):

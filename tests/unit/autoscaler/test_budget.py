@@ -54,7 +54,8 @@ def test_what_ended_costs_no_more_and_burns_nothing():
 
 def test_an_unknown_price_denies_even_without_caps():
     assert isinstance(decide(Caps(), 0, 0, None), Deny)
-    assert isinstance(decide(Caps(), None, 0, 1), Deny)
+    assert decide(Caps(), None, 0, 1) == Allow(None, 1)
+    assert isinstance(decide(Caps(max_total_cents=100), None, 0, 1), Deny)
     assert isinstance(decide(Caps(), 0, None, 1), Deny)
     assert spent_cents([Charge(None, 0.0, 1.0)], 5.0) is None
     assert burn_cents_per_hour([Charge(None, 0.0)]) is None

@@ -5,7 +5,7 @@ import json
 import pytest
 from ray.autoscaler.node_launch_exception import NodeLaunchException
 
-from autoscaler import self_termination
+from autoscaler import credentials, self_termination
 from autoscaler.errors import AutoscalerError
 from autoscaler.pacing import Turn
 from autoscaler.self_termination import end_own_cluster
@@ -87,9 +87,10 @@ def test_what_still_bills_is_an_error(sim, opened):
 
 def test_the_command(sim, opened, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(self_termination, "open_session", lambda: opened)
-    monkeypatch.setattr(self_termination, "head_config", lambda: tmp_path / "config")
+    monkeypatch.setattr(credentials, "head_config", lambda: tmp_path / "config")
     assert self_termination.main() == 2
     assert "not a head's configuration" in capsys.readouterr().err
     (tmp_path / "config").write_text(json.dumps({"cluster_name": "demo"}))
     assert self_termination.main() == 0
+    assert "Its workers have ended. This run has cost about $0." in capsys.readouterr().out
     assert sim.invariants.report()["alive"] == 0

@@ -73,9 +73,9 @@ def test_an_unknown_price_is_said() -> None:
 def test_spend_of_the_run() -> None:
     charges = [Charge(329, NOW_S - 3600), Charge(20, NOW_S - 7200, NOW_S - 3600)]
     text = render(snapshot(charges={"mine": charges}))
-    assert "mine: this run has cost $3.49, $3.29/h now" in text
+    assert "mine: as far as this machine knows, this run has cost about $3.49, $3.29/h now" in text
     text = render(snapshot(charges={"mine": [Charge(None, NOW_S - 60)]}))
-    assert "mine: this run has cost an unknown sum" in text
+    assert "mine: as far as this machine knows, this run has cost an unknown sum" in text
 
 
 def test_closed_places_soonest_first_and_without_those_that_are_open_again() -> None:
