@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from autoscaler import preflight
 from autoscaler.acquisition import Choice
@@ -20,6 +21,7 @@ from autoscaler.errors import (
     BudgetError,
     ConfigError,
     ConflictError,
+    StateError,
 )
 from autoscaler.events import WATCHING
 from autoscaler.fitness import Fitness
@@ -50,16 +52,7 @@ class Cluster:
         self.name = name
         self.config = config
         self.session = session
-        self.nodes = NodeList(
-            name,
-            session.client,
-            session.launcher,
-            session.journal,
-            session.ledger,
-            session.tags,
-            session.events,
-            session.clock,
-        )
+        self.nodes = NodeList(name, session)
         self._creator = Creator(session, self.nodes)
         self._housekeeper = Housekeeper(name, session, self.nodes, config.caps)
         self.fitness = Fitness(
@@ -73,7 +66,8 @@ class Cluster:
 
     def visible(self, filters: Mapping[str, str]) -> list[str]:
         """Nodes for Ray's autoscaler. Raises AutoscalerError when nothing can be known."""
-        self._handover.from_laptop()
+        with suppress(StateError):  # no launch without it, but every end
+            self._handover.from_laptop()
         if self.nodes.refresh():
             self._keep_house()
         return [

@@ -7,9 +7,10 @@ set up or does not become a node ends, and its (type, region) is left alone for 
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from autoscaler.domain import Status
-from autoscaler.errors import AutoscalerError, NotFoundError, UnavailableError
+from autoscaler.errors import AutoscalerError, NotFoundError, StateError, UnavailableError
 from autoscaler.events import utc
 from autoscaler.gates import Gate, own_address
 from autoscaler.listing import Node, NodeList
@@ -86,8 +87,10 @@ class Fitness:
         self._unfit.add(node_id)
         place = node.instance.place
         now_s = self._session.clock()
-        closure = self._session.stockouts.close(place, Reason.SUSPECT, now_s, advertised=True)
-        next_try = utc(closure.next_try_s)
+        next_try = None
+        with suppress(StateError):
+            closure = self._session.stockouts.close(place, Reason.SUSPECT, now_s, advertised=True)
+            next_try = utc(closure.next_try_s)
         self._session.events.write(
             "node-unfit",
             cluster=self._cluster,
@@ -98,7 +101,11 @@ class Fitness:
             next_try=next_try,
         )
         logger.warning(
-            "%s (%s) is unfit and ends: %s; next try there %s", node_id, place, reason, next_try
+            "%s (%s) is unfit and ends: %s; next try there %s",
+            node_id,
+            place,
+            reason,
+            next_try or "unknown",
         )
         self._end([node_id], reason)
 

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Collection
 
 from autoscaler.budget import Caps, dollars, seconds_left
-from autoscaler.domain import Instance, Status
+from autoscaler.domain import Charge, Instance, Status
+from autoscaler.errors import StateError
 from autoscaler.listing import Node, NodeList
 from autoscaler.session import Session
 from autoscaler.tags import CHECKED, KIND_HEAD, NODE_STATUS, STATUS_UP_TO_DATE, created_s
@@ -35,6 +36,7 @@ class Housekeeper:
         self._lock = threading.Lock()
         self._since_s: dict[tuple[str, str], float] = {}
         self._to_end: dict[str, str] = {}
+        self._last_charges: list[Charge] | None = None
 
     def end(self, node_ids: Collection[str], why: str) -> None:
         """Ends nodes; what fails is tried again with the next list. Does not raise."""
@@ -75,14 +77,11 @@ class Housekeeper:
             return None
         limit_s = MULTI_GPU_BOOT_S if instance.instance_type.gpus > 1 else BOOT_S
         launched_s = created_s(instance) or now_s
-        if not self._has_run(instance.id) and now_s - launched_s > limit_s:
+        has_run = CHECKED in node.tags or node.tags.get(NODE_STATUS) == STATUS_UP_TO_DATE
+        # A node that was one: what ails it now, Ray judges by its own heartbeats.
+        if not has_run and now_s - launched_s > limit_s:
             return f"still {instance.status} {limit_s / 60:.0f} minutes after its launch"
         return None
-
-    def _has_run(self, node_id: str) -> bool:
-        """A node that was one: what ails it now, Ray judges by its own heartbeats."""
-        tags = self._session.tags.of(node_id)
-        return CHECKED in tags or tags.get(NODE_STATUS) == STATUS_UP_TO_DATE
 
     def _lasts(self, instance: Instance, what: str, now_s: float) -> float:
         with self._lock:
@@ -97,8 +96,7 @@ class Housekeeper:
 
         The head stays until its workers are on their way out: nobody else would end them.
         """
-        charges = self._session.journal.commitments(self._cluster)
-        left_s = seconds_left(self._caps, charges, self._session.clock())
+        left_s = seconds_left(self._caps, self._charges(), self._session.clock())
         if left_s is None or left_s > BUDGET_MARGIN_S:
             return False
         cap = dollars(self._caps.max_total_cents or 0)
@@ -113,6 +111,19 @@ class Housekeeper:
         if not self._of_kind(head=False):
             self.end(self._of_kind(head=True), why)
         return True
+
+    def _charges(self) -> list[Charge]:
+        """With the state file gone: as last read, in which what runs goes on; nothing is
+        launched meanwhile. A process that has never read it knows what its nodes cost."""
+        try:
+            self._last_charges = self._session.journal.commitments(self._cluster)
+        except StateError:
+            if self._last_charges is None:
+                now_s = self._session.clock()
+                listed = [node.instance for node in self._nodes.all().values()]
+                prices = [(i.instance_type.price_cents_per_hour, created_s(i)) for i in listed]
+                return [Charge(p, now_s if at_s is None else at_s) for p, at_s in prices]
+        return self._last_charges
 
     def _of_kind(self, *, head: bool) -> list[str]:
         nodes = self._nodes.all()

@@ -10,6 +10,7 @@ arrives later is terminated as soon as it is seen.
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from autoscaler.accounts import check_account
@@ -22,6 +23,7 @@ from autoscaler.errors import (
     BudgetError,
     ConfigError,
     NotFoundError,
+    StateError,
     UnavailableError,
     UserError,
 )
@@ -154,7 +156,8 @@ class Launcher:
         For every list that is read: it adopts what a process left that died in the middle of
         a launch, ends late arrivals of launches that were given up, and keeps the ledger.
         Sends nothing when there is nothing to end. Raises AuthError, before it does anything,
-        where the key is another account's than the machines'.
+        where the key is another account's than the machines', and StateError where what was
+        intended cannot be read.
         """
         instances = list(instances)
         check_account(self._ledger, self._journal, cluster, instances)
@@ -164,10 +167,13 @@ class Launcher:
                 by_nonce.setdefault(nonce, []).append(instance)
         now_s = self._clock()
         watched = self._journal.watched(cluster)
-        for intent in watched:
-            self._age(intent, by_nonce.get(intent.nonce), now_s)
         mine = [instance for instance in instances if belongs_to(instance, cluster)]
-        self._ledger.observe(cluster, mine, now_s)
+        try:
+            for intent in watched:
+                self._age(intent, by_nonce.get(intent.nonce), now_s)
+            self._ledger.observe(cluster, mine, now_s)
+        except StateError as error:  # a full disk: what is to be ended is ended all the same
+            logger.warning("what the list shows is not written down: %s", error)
         return self._collect([i for i in watched if i.outcome in UNWANTED], by_nonce)
 
     def _age(self, intent: Intent, arrived: list[Instance] | None, now_s: float) -> None:
@@ -254,12 +260,14 @@ class Launcher:
             for instance in by_nonce.get(intent.nonce, ())
             if not instance.status.is_leaving
         ]
-        for intent, instance in late:
-            self._settle(intent, Outcome.COLLECTED, instance_id=instance.id)
         if not late:
             return ()
         ids = [instance.id for _, instance in late]
-        return tuple(sorted(self._terminator.terminate(ids, "arrived after it was given up").gone))
+        ended = self._terminator.terminate(ids, "arrived after it was given up")
+        with suppress(StateError):  # the next list finds what is left to do
+            for intent, instance in late:
+                self._settle(intent, Outcome.COLLECTED, instance_id=instance.id)
+        return tuple(sorted(ended.gone))
 
     def _settle(
         self, intent: Intent, outcome: Outcome, *, instance_id: str | None = None, detail: str = ""

@@ -11,19 +11,16 @@ without the tags that Ray needs (quarantined: to be ended with the cluster, neve
 
 import logging
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
-from autoscaler.client import LambdaClient
 from autoscaler.domain import Instance
-from autoscaler.errors import AutoscalerError, NotFoundError, UnavailableError
-from autoscaler.events import LIST_FAILED, EventLog
-from autoscaler.journal import Journal
-from autoscaler.launcher import SETTLE_S, Launcher
-from autoscaler.ledger import Ledger
-from autoscaler.state import TagStore
+from autoscaler.errors import AutoscalerError, NotFoundError, StateError, UnavailableError
+from autoscaler.events import LIST_FAILED
+from autoscaler.launcher import SETTLE_S
+from autoscaler.session import Session
 from autoscaler.tags import belongs_to, created_s, kind_of, node_tags, nonce_of
 
 FRESH_S = 4.0
@@ -53,25 +50,14 @@ class Node:
 class NodeList:
     """Thread-safe. One request at a time, however many threads ask."""
 
-    def __init__(
-        self,
-        cluster: str,
-        client: LambdaClient,
-        launcher: Launcher,
-        journal: Journal,
-        ledger: Ledger,
-        tags: TagStore,
-        events: EventLog,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, cluster: str, session: Session) -> None:
         self._cluster = cluster
-        self._client = client
-        self._launcher = launcher
-        self._journal = journal
-        self._ledger = ledger
-        self._tag_store = tags
-        self._events = events
-        self._clock = clock
+        self._client = session.client
+        self._records = session.records(cluster)
+        self._ledger = session.ledger
+        self._tag_store = session.tags
+        self._events = session.events
+        self._clock = session.clock
         self._flight = threading.Lock()
         self._lock = threading.Lock()
         self._nodes: dict[str, Node] = {}
@@ -134,8 +120,7 @@ class NodeList:
                 self._ended_s[node_id] = now_s
                 if node := self._nodes.pop(node_id, None):
                     self._former[node_id] = (now_s, node)
-        for node_id in node_ids:
-            self._tag_store.forget(node_id)
+        self._forget_tags(node_ids)
 
     def merge_tags(self, node_id: str, tags: Mapping[str, str]) -> None:
         """Adds and replaces tags that live on this machine."""
@@ -164,21 +149,22 @@ class NodeList:
     def _read(self) -> None:
         before = self.all()
         instances = self._client.list_instances()
-        collected = self._launcher.reconcile(self._cluster, instances)
-        unwanted = self._journal.unwanted(self._cluster)
-        nonces = set(self._journal.nonces(self._cluster))
+        records = self._records.compare(instances)
         mine = {
             instance.id: instance
             for instance in instances
-            if belongs_to(instance, self._cluster) or nonce_of(instance) in nonces
+            if belongs_to(instance, self._cluster) or nonce_of(instance) in records.nonces
         }
         leaving = {id_: i for id_, i in mine.items() if i.status.is_leaving}
-        hidden = {id_ for id_, i in mine.items() if nonce_of(i) in unwanted}
-        hidden.update(leaving, collected)
+        hidden = {id_ for id_, i in mine.items() if nonce_of(i) in records.unwanted}
+        hidden.update(leaving, records.collected)
         shown = {id_: i for id_, i in mine.items() if id_ not in hidden}
-        kept, gone, unclear = self._look_again(mine.keys() | set(collected))
+        kept, gone, unclear = self._look_again(
+            records.running, mine.keys() | set(records.collected)
+        )
         now_s = self._clock()
-        self._ledger.end(gone, now_s)
+        with suppress(StateError):
+            self._ledger.end(gone, now_s)
         lost = {id_: "no longer there" for id_ in gone}
         lost |= {id_: str(instance.status) for id_, instance in leaving.items()}
         self._say_lost({id_: why for id_, why in lost.items() if id_ in before})
@@ -191,15 +177,17 @@ class NodeList:
             )
         self._succeed(now_s)
 
-    def _look_again(self, seen: Collection[str]) -> tuple[dict[str, Instance], list[str], int]:
+    def _look_again(
+        self, running: Collection[str], seen: Collection[str]
+    ) -> tuple[dict[str, Instance], list[str], int]:
         """Known machines that the list left out: those to keep, those surely gone, and how many
-        are neither: only the ledger knows them, and Lambda has not said anything of them yet.
+        are neither: only the ledger (`running`) knows them, and Lambda has said nothing yet.
 
         A first omission is passed over; after that Lambda is asked for the machine itself.
         """
         known = self.all()
         with self._lock:
-            missing = (known.keys() | set(self._ledger.running_ids(self._cluster))) - set(seen)
+            missing = (known.keys() | set(running)) - set(seen)
             missing -= self._ended_s.keys()
             self._strikes = Counter({id_: self._strikes[id_] + 1 for id_ in missing})
         kept = {id_: known[id_].instance for id_ in missing if id_ in known}
@@ -236,7 +224,10 @@ class NodeList:
     ) -> None:
         """`settled` are the ids that this list has decided about; others came meanwhile."""
         with self._lock:
-            local = self._tag_store.all()
+            try:
+                local = self._tag_store.all()
+            except StateError:
+                local = {id_: dict(node.tags or {}) for id_, node in self._nodes.items()}
             self._ended_s = {
                 id_: at_s for id_, at_s in self._ended_s.items() if now_s - at_s < TOMBSTONE_S
             }
@@ -282,4 +273,9 @@ class NodeList:
                     instance=node_id,
                     reason=why,
                 )
+                self._forget_tags([node_id])
+
+    def _forget_tags(self, node_ids: Collection[str]) -> None:
+        with suppress(StateError):  # they are of no more use, and do no harm
+            for node_id in node_ids:
                 self._tag_store.forget(node_id)

@@ -7,17 +7,22 @@ its twelve seconds blocks no list, and a process that dies while it waits blocks
 A cluster's laptop and head share no file. They take turns by the clock on the wall, which
 machines keep equal to a few milliseconds: neither is ever too soon after the other. Heads of
 several clusters on one account have the same turn and may collide; a 429 then parts them.
+
+Where the state file cannot be used, a process keeps a pace of its own, so that machines can
+still be found and ended. Launches then get no slot.
 """
 
 import enum
 import logging
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
+from typing import TypeAlias
 
 from autoscaler.domain import Lane
-from autoscaler.errors import UnavailableError
+from autoscaler.errors import StateError, UnavailableError
 from autoscaler.state import State
 
 REQUEST_INTERVAL_S = 1.0
@@ -33,6 +38,9 @@ URGENT_S = 1.0
 """How long past the next free moment the other lanes stand back for a waiting termination."""
 MIN_SLEEP_S = 0.01
 """Shortest wait: where several processes wait for one moment, the losers look again."""
+
+Moments: TypeAlias = tuple[float, float, float]
+"""When the next request is free, the next launch; until when a waiting termination goes first."""
 
 logger = logging.getLogger(__name__)
 
@@ -65,12 +73,14 @@ class Pacer:
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
+        self._lock = threading.Lock()
+        self._own: Moments = (0.0, 0.0, 0.0)
 
     def wait(self, lane: Lane, deadline_s: float | None = None) -> float:
         """Blocks until a request of this lane may be sent, and returns that moment.
 
         Raises UnavailableError (`not_executed`) as soon as it is clear that this will not be
-        before `deadline_s`.
+        before `deadline_s`, and for a launch StateError.
         """
         while True:
             now_s = self._clock()
@@ -96,38 +106,53 @@ class Pacer:
         until_s = self._clock() + min(delay_s, MAX_BACK_OFF_S)
         logger.info("Lambda limits the rate: no %s request for %.0f s", lane, delay_s)
         column = "launch_s" if lane is Lane.LAUNCH else "general_s"
-        with self._state.transaction() as connection:
-            general_s, launch_s, _ = self._read(connection, self._clock())
-            until_s = max(until_s, launch_s if lane is Lane.LAUNCH else general_s)
-            connection.execute(
-                f"UPDATE pace SET {column} = ? WHERE account = ?", (until_s, self._account)
-            )
+        try:
+            with self._state.transaction() as connection:
+                general_s, launch_s, _ = self._read(connection, self._clock())
+                until_s = max(until_s, launch_s if lane is Lane.LAUNCH else general_s)
+                connection.execute(
+                    f"UPDATE pace SET {column} = ? WHERE account = ?", (until_s, self._account)
+                )
+        except StateError:
+            with self._lock:  # launches have none
+                self._own = (max(self._own[0], until_s), *self._own[1:])
         return until_s
 
     def _claim(self, lane: Lane, now_s: float) -> float:
         """Takes `now_s` if it is free (and returns it), else says when to ask again."""
-        with self._state.transaction() as connection:
-            general_s, launch_s, urgent_until_s = self._read(connection, now_s)
-            free_s = general_s
+        try:
+            with self._state.transaction() as connection:
+                free_s, moments = self._take(lane, now_s, self._read(connection, now_s))
+                connection.execute(
+                    "REPLACE INTO pace VALUES (?, ?, ?, ?)", (self._account, *moments)
+                )
+        except StateError as error:
             if lane is Lane.LAUNCH:
-                free_s = max(free_s, launch_s)
-            if lane is not Lane.TERMINATE:
-                free_s = max(free_s, urgent_until_s)
-            free_s = self._in_turn(max(free_s, now_s))
-            if free_s > now_s:
-                if lane is Lane.TERMINATE:
-                    urgent_until_s = free_s + URGENT_S
-            else:
-                general_s = now_s + REQUEST_INTERVAL_S
-                if lane is Lane.LAUNCH:
-                    launch_s = now_s + LAUNCH_INTERVAL_S
-                if lane is Lane.TERMINATE:
-                    urgent_until_s = 0.0
-            connection.execute(
-                "REPLACE INTO pace VALUES (?, ?, ?, ?)",
-                (self._account, general_s, launch_s, urgent_until_s),
-            )
+                raise
+            with self._lock:
+                if self._own == (0.0, 0.0, 0.0):
+                    logger.warning("%s", error)
+                free_s, self._own = self._take(lane, now_s, self._own)
         return free_s
+
+    def _take(self, lane: Lane, now_s: float, moments: Moments) -> tuple[float, Moments]:
+        general_s, launch_s, urgent_until_s = moments
+        free_s = general_s
+        if lane is Lane.LAUNCH:
+            free_s = max(free_s, launch_s)
+        if lane is not Lane.TERMINATE:
+            free_s = max(free_s, urgent_until_s)
+        free_s = self._in_turn(max(free_s, now_s))
+        if free_s > now_s:
+            if lane is Lane.TERMINATE:
+                urgent_until_s = free_s + URGENT_S
+        else:
+            general_s = now_s + REQUEST_INTERVAL_S
+            if lane is Lane.LAUNCH:
+                launch_s = now_s + LAUNCH_INTERVAL_S
+            if lane is Lane.TERMINATE:
+                urgent_until_s = 0.0
+        return free_s, (general_s, launch_s, urgent_until_s)
 
     def _in_turn(self, at_s: float) -> float:
         """The first moment from `at_s` on that is in this machine's turn."""
@@ -136,7 +161,7 @@ class Pacer:
         into_s = (at_s - self._turn.value) % ROUND_S
         return at_s if into_s < TURN_S else at_s + ROUND_S - into_s
 
-    def _read(self, connection: sqlite3.Connection, now_s: float) -> tuple[float, float, float]:
+    def _read(self, connection: sqlite3.Connection, now_s: float) -> Moments:
         connection.execute("INSERT OR IGNORE INTO pace VALUES (?, 0, 0, 0)", (self._account,))
         row = connection.execute(
             "SELECT general_s, launch_s, urgent_until_s FROM pace WHERE account = ?",

@@ -8,12 +8,13 @@ launched, then everything else ends and is verified, and the head goes last.
 
 import signal
 import sys
+from contextlib import suppress
 
 from autoscaler.acquisition import EVERYWHERE
 from autoscaler.budget import cost_in_words
 from autoscaler.credentials import own_cluster
 from autoscaler.domain import Instance
-from autoscaler.errors import AutoscalerError, NotZeroError, UnavailableError
+from autoscaler.errors import AutoscalerError, NotZeroError, StateError, UnavailableError
 from autoscaler.placement import Reason
 from autoscaler.session import Session, open_session
 from autoscaler.tags import KIND_HEAD, belongs_to, kind_of
@@ -28,16 +29,17 @@ def end_own_cluster(session: Session, cluster: str, time_limit_s: float = TIME_L
     Raises NotZeroError or the API's error when something could not be ended in time; the
     head is not ended before its workers are. Idempotent.
     """
-    session.stockouts.close(EVERYWHERE, Reason.ENDING, session.clock(), advertised=False)
+    with suppress(StateError):  # without a state file nothing is launched either
+        session.stockouts.close(EVERYWHERE, Reason.ENDING, session.clock(), advertised=False)
     deadline_s = session.clock() + time_limit_s
     heads = _heads(session, cluster, deadline_s)
     session.cluster_end.terminate_others(
         cluster, heads, time_limit_s=max(0.0, deadline_s - session.clock())
     )
-    # Nobody else will know.
-    cost = cost_in_words(session.ledger.charges(cluster), (), session.clock())
-    sys.stdout.write(f"Its workers have ended. This run has cost {cost}.\n")
-    sys.stdout.flush()
+    with suppress(StateError):  # said here, since nobody else will know
+        cost = cost_in_words(session.ledger.charges(cluster), (), session.clock())
+        sys.stdout.write(f"Its workers have ended. This run has cost {cost}.\n")
+        sys.stdout.flush()
     while failed := session.terminator.terminate(heads, "the cluster stops itself").failed:
         if session.clock() > deadline_s:
             raise next(iter(failed.values()))

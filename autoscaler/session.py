@@ -19,6 +19,7 @@ from autoscaler.journal import Journal
 from autoscaler.launcher import Launcher
 from autoscaler.ledger import Ledger
 from autoscaler.pacing import Pacer, Turn
+from autoscaler.records import Records
 from autoscaler.state import State, TagStore
 from autoscaler.stockouts import Stockouts
 from autoscaler.teardown import ClusterEnd
@@ -94,11 +95,14 @@ class Session:
             sleep=sleep,
         )
 
+    def records(self, cluster: str) -> Records:
+        return Records(cluster, self.launcher, self.journal, self.ledger, self.events)
+
 
 def open_session() -> Session:
     """With this machine's key, address, state and turn.
 
-    Raises AuthError, ConfigError, StateError.
+    Raises AuthError, ConfigError.
     """
     turn = Turn.HEAD if on_head() else Turn.LAPTOP
     return Session(load_api_key(), api_url(), home_dir(), turn=turn)

@@ -53,17 +53,30 @@ _MIGRATIONS = (_FIRST, _WHOSE_AND_WHAT_MAY_BE)
 
 
 class State:
-    """Opens the file, and makes it at the first use. Raises StateError where it cannot."""
+    """Makes the file at the first use. Raises StateError where it cannot be used, in every use
+    and not before: what ends machines must go on without it."""
 
     def __init__(self, path: Path, *, durable: bool = True) -> None:
         """`durable=False` skips the flush to disk: for tests that simulate whole days."""
         self.path = path
         self._durable = durable
-        self._prepare()
+        self._is_prepared = False
 
     @contextmanager
     def transaction(self) -> Generator[sqlite3.Connection]:
         """A write transaction: all of it is kept, on disk, or (when the block raises) nothing."""
+        self._prepare()
+        with self._writing() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Generator[sqlite3.Connection]:
+        self._prepare()
+        with self._connected() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Generator[sqlite3.Connection]:
         with self._connected() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -72,11 +85,6 @@ class State:
                 connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
-
-    @contextmanager
-    def reading(self) -> Generator[sqlite3.Connection]:
-        with self._connected() as connection:
-            yield connection
 
     @contextmanager
     def _connected(self) -> Generator[sqlite3.Connection]:
@@ -89,11 +97,14 @@ class State:
                 yield connection
         except sqlite3.DatabaseError as error:
             raise StateError(
-                f"{self.path}: the state file cannot be used ({error}); if it is damaged, run "
-                "'raylambda list' to see what bills, then move the file away"
+                f"{self.path}: the state file cannot be used ({error}): nothing is launched; "
+                "`raylambda status` shows what bills, `ray down` ends it; if the file is damaged, "
+                "move it away then"
             ) from error
 
     def _prepare(self) -> None:
+        if self._is_prepared:
+            return
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.parent.chmod(0o700)
@@ -102,7 +113,7 @@ class State:
             self.path.chmod(0o600)
         except OSError as error:
             raise StateError(f"{self.path}: the state file cannot be made: {error}") from None
-        with self.transaction() as connection:
+        with self._writing() as connection:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version > len(_MIGRATIONS):
                 raise StateError(f"{self.path}: made by a newer raylambda: install that one")
@@ -111,6 +122,7 @@ class State:
                     connection.execute(statement)
             if version < len(_MIGRATIONS):
                 connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+        self._is_prepared = True
 
 
 class TagStore:

@@ -13,9 +13,9 @@ from autoscaler.tags import CLUSTER, USER_NODE_TYPE, created_s, kind_of
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is known at one moment. `instances` is None when Lambda was not asked, and `problem`
-    then says why if that is no wish. `charges` are of the present run, by cluster; `heads` are
-    the words of clusters' heads."""
+    """What is known at one moment. `instances` is None when Lambda was not asked. `problem` says
+    why it could not be, or why this machine's own records are missing. `charges` are of the
+    present run, by cluster; `heads` are the words of clusters' heads."""
 
     now_s: float
     instances: Sequence[Instance] | None
@@ -75,7 +75,7 @@ def _instance_row(instance: Instance, now_s: float) -> tuple[str, ...]:
 
 
 def _spend(snapshot: Snapshot) -> list[str]:
-    lines: list[str] = []
+    lines = [snapshot.problem] if snapshot.problem and snapshot.instances is not None else []
     for cluster, charges in sorted(snapshot.charges.items()):
         burn = burn_cents_per_hour(charges)
         cost = cost_in_words(charges, snapshot.unseen.get(cluster, ()), snapshot.now_s)

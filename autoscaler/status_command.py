@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from autoscaler.credentials import on_head
-from autoscaler.domain import Instance, Status
-from autoscaler.errors import AutoscalerError, UnavailableError
+from autoscaler.domain import Charge, Instance, Status
+from autoscaler.errors import AutoscalerError, StateError, UnavailableError
 from autoscaler.head_report import ask_head
+from autoscaler.placement import Closure
 from autoscaler.session import Session, open_session
 from autoscaler.status import Snapshot, cluster_of, render
 from autoscaler.tags import KIND_HEAD, kind_of
@@ -67,15 +68,25 @@ def look(
     if cluster is not None:
         # What concerns all clusters names none.
         events = [e for e in events if e.get("cluster") in (None, cluster)]
-    clusters = [name for name in session.ledger.clusters() if cluster in (None, name)]
+    charges: dict[str, list[Charge]] = {}
+    unseen: dict[str, list[Charge]] = {}
+    closures: list[Closure] = []
+    try:
+        for name in session.ledger.clusters():
+            if cluster in (None, name):
+                charges[name] = session.ledger.charges(name)
+                unseen[name] = session.ledger.unseen(name)
+        closures = session.stockouts.all()
+    except StateError as error:
+        problem = problem or str(error)
     return Snapshot(
         session.clock(),
         instances,
-        {name: session.ledger.charges(name) for name in clusters},
-        session.stockouts.all(),
+        charges,
+        closures,
         events[len(events) - last_events :] if last_events < len(events) else events,
         problem,
-        unseen={name: session.ledger.unseen(name) for name in clusters},
+        unseen=unseen,
     )
 
 

@@ -9,15 +9,17 @@ and this for QUIET_S without a break, counted from when the last machine was rea
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from autoscaler.client import LambdaClient
 from autoscaler.domain import Charge, Instance, Status
-from autoscaler.errors import NotZeroError, UnavailableError, UserError
+from autoscaler.errors import NotZeroError, StateError, UnavailableError, UserError
 from autoscaler.events import EventLog
 from autoscaler.journal import Journal, Outcome
-from autoscaler.launcher import SETTLE_S, Launcher
+from autoscaler.launcher import IN_FLIGHT_S, SETTLE_S, Launcher
 from autoscaler.ledger import Ledger
+from autoscaler.records import Records
 from autoscaler.tags import KIND_HEAD, NODE_KIND, belongs_to, nonce_of
 from autoscaler.termination import Terminator
 
@@ -35,7 +37,7 @@ class Teardown:
     """`ended` in the order in which they were found; `late` are those after the first look.
 
     `charges` are the run's, as this machine knows them, and `unseen` the most that others of
-    its machines may have cost (`lives`).
+    its machines may have cost (`lives`). Without a state file it is one of unknown price.
     """
 
     ended: tuple[str, ...]
@@ -51,6 +53,16 @@ class _Look:
 
     live: tuple[str, ...]
     leaving: tuple[str, ...]
+
+
+@dataclass
+class _Watch:
+    """What one teardown has seen: when each instance that was to end was found first, and which
+    Lambda has confirmed."""
+
+    started_s: float
+    found: dict[str, float] = field(default_factory=dict[str, float])
+    gone: set[str] = field(default_factory=set[str])
 
 
 class ClusterEnd:
@@ -83,8 +95,9 @@ class ClusterEnd:
         """Ends every instance of the cluster and returns once that is verified.
 
         Quarantined and unhealthy instances and late arrivals included. The API may be away
-        for a while. Raises NotZeroError, with the ids, after `time_limit_s`, and AuthError or
-        AccountError at once. Idempotent: an empty cluster takes `quiet_s`.
+        for a while; with a state file that cannot be read it looks for longer. Raises
+        NotZeroError, with the ids, after `time_limit_s`, and AuthError or AccountError at once.
+        Idempotent: an empty cluster takes `quiet_s`.
         """
         started_s = self._clock()
         found = self._end(cluster, (), quiet_s, time_limit_s)
@@ -134,13 +147,12 @@ class ClusterEnd:
         self, cluster: str, spared: Collection[str], quiet_s: float, time_limit_s: float
     ) -> dict[str, float]:
         """When each instance that was found to be ended was found first."""
-        started_s = self._clock()
-        found: dict[str, float] = {}
+        watch = _Watch(self._clock())
         quiet_since_s: float | None = None
         pending: Sequence[str] = ("not looked yet",)
         while True:
             try:
-                pending = self._pass(cluster, spared, found)
+                pending = self._pass(cluster, spared, watch)
             except UnavailableError as error:
                 pending = (f"the API does not answer: {error}",)
             now_s = self._clock()
@@ -149,71 +161,82 @@ class ClusterEnd:
             elif quiet_since_s is None:
                 quiet_since_s = now_s
             elif now_s - quiet_since_s >= quiet_s:
-                return found
-            if now_s - started_s > time_limit_s:
+                return watch.found
+            if now_s - watch.started_s > time_limit_s:
                 raise NotZeroError(
                     f"cluster {cluster!r} may still run after {time_limit_s:.0f} s: "
                     + "; ".join(pending or ("not yet quiet for long enough",))
                 )
             self._sleep(LOOK_EVERY_S)
 
-    def _pass(
-        self, cluster: str, spared: Collection[str], found: dict[str, float]
-    ) -> tuple[str, ...]:
+    def _pass(self, cluster: str, spared: Collection[str], watch: _Watch) -> tuple[str, ...]:
         """Looks, ends what lives, and says what zero still waits for."""
-        look = self._look(cluster, spared)
-        self._launcher.give_up(cluster)
+        look = self._look(cluster, spared, watch.gone)
         now_s = self._clock()
         for instance_id in (*look.live, *look.leaving):
-            found.setdefault(instance_id, now_s)
+            watch.found.setdefault(instance_id, now_s)
         failed: dict[str, str] = {}
         if look.live:
             ended = self._terminator.terminate(look.live, "the cluster is ending")
+            watch.gone |= ended.gone
             for instance_id, error in ended.failed.items():
                 if isinstance(error, UserError) and error.status in (401, 403):
                     raise error
                 failed[instance_id] = f"{instance_id}: {error}"
         waiting = [f"{id_}: ending" for id_ in (*look.live, *look.leaving) if id_ not in failed]
-        return (*failed.values(), *waiting, *self._unsettled(cluster))
+        return (*failed.values(), *waiting, *self._unsettled(cluster, watch.started_s))
 
-    def _look(self, cluster: str, spared: Collection[str]) -> _Look:
+    def _look(self, cluster: str, spared: Collection[str], gone: Collection[str]) -> _Look:
         instances = self._client.list_instances()
-        collected = self._launcher.reconcile(cluster, instances)
-        nonces = set(self._journal.nonces(cluster))
-        mine = [i for i in instances if belongs_to(i, cluster) or nonce_of(i) in nonces]
+        records = Records(cluster, self._launcher, self._journal, self._ledger, self._events)
+        known = records.compare(instances)
+        mine = [i for i in instances if belongs_to(i, cluster) or nonce_of(i) in known.nonces]
         listed = {instance.id for instance in mine}
         live = [
             instance.id
             for instance in sorted(mine, key=_heads_first)
-            if not instance.status.is_leaving and instance.id not in collected
+            if not instance.status.is_leaving and instance.id not in known.collected
         ]
+        listed.update(gone)  # which the ledger may not have been told
         # What we launched and no list has shown yet, or this one left out.
-        live += [id_ for id_ in self._ledger.running_ids(cluster) if id_ not in listed]
+        live += [id_ for id_ in known.running if id_ not in listed]
         leaving = [i.id for i in mine if i.status is Status.TERMINATING]
         return _Look(
             tuple(id_ for id_ in live if id_ not in spared),
-            tuple(id_ for id_ in (*collected, *leaving) if id_ not in spared),
+            tuple(id_ for id_ in (*known.collected, *leaving) if id_ not in spared),
         )
 
-    def _unsettled(self, cluster: str) -> list[str]:
+    def _unsettled(self, cluster: str, started_s: float) -> list[str]:
         """Launches whose machine may yet appear; those past their time are settled."""
         now_s = self._clock()
+        try:
+            with suppress(StateError):
+                self._launcher.give_up(cluster)
+            intents = self._journal.unresolved(cluster)
+        except StateError as error:
+            over = now_s - started_s > IN_FLIGHT_S + SETTLE_S
+            return [] if over else [f"a launch may be under way: {error}"]
         waiting: list[str] = []
-        for intent in self._journal.unresolved(cluster):
-            given_up_s = intent.settled_s
-            if intent.outcome is Outcome.GIVEN_UP and given_up_s is not None:
-                if now_s - given_up_s > SETTLE_S:
+        for intent in intents:
+            # Only a state file that cannot be written leaves one open for so long.
+            given_up_s = intent.settled_s or intent.created_s + IN_FLIGHT_S
+            if now_s - given_up_s > SETTLE_S:
+                with suppress(StateError):
                     self._journal.settle(intent.nonce, Outcome.ABSENT, now_s)
-                    continue
-            waiting.append(f"launch {intent.nonce} ({intent.place}): outcome unknown")
+            else:
+                waiting.append(f"launch {intent.nonce} ({intent.place}): outcome unknown")
         return waiting
 
     def _report(self, cluster: str, found: dict[str, float], started_s: float) -> Teardown:
         now_s = self._clock()
         first_s = min(found.values(), default=now_s)
         late = tuple(id_ for id_, seen_s in found.items() if seen_s > first_s)
-        charges, unseen = self._ledger.charges(cluster), self._ledger.unseen(cluster)
-        self._ledger.close_run(cluster)
+        charges, unseen = [Charge(None, started_s, now_s)], list[Charge]()
+        try:
+            charges, unseen = self._ledger.charges(cluster), self._ledger.unseen(cluster)
+            self._ledger.close_run(cluster)
+        except StateError as error:
+            logger.warning("the run's end is not written down: %s", error)
         self._events.write(
             "cluster-ended", cluster=cluster, instances=len(found), late=len(late), running=0
         )

@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from autoscaler.client import LambdaClient
-from autoscaler.errors import AutoscalerError, ConfigError, ConflictError, NotFoundError
+from autoscaler.errors import (
+    AutoscalerError,
+    ConfigError,
+    ConflictError,
+    NotFoundError,
+    StateError,
+)
 from autoscaler.events import EventLog
 from autoscaler.ledger import Ledger
 
@@ -40,7 +46,8 @@ class Terminator:
         self._clock = clock
 
     def terminate(self, instance_ids: Iterable[str], why: str) -> Ended:
-        """Asks Lambda to end the instances. Does not raise: every id is in `gone` or `failed`.
+        """Asks Lambda to end the instances. Does not raise: every id is in `gone` or `failed`,
+        also where the state file cannot be used.
 
         `why` goes to the event log. One that fails with the API away or the key refused
         leaves the rest unasked, since it would only fail more slowly.
@@ -49,8 +56,10 @@ class Terminator:
         ended = Ended()
         for start in range(0, len(ids), BATCH):
             self._end(ids[start : start + BATCH], ended)
-        now_s = self._clock()
-        self._ledger.end(ended.gone, now_s)
+        try:
+            self._ledger.end(ended.gone, self._clock())
+        except StateError as error:
+            logger.warning("what has ended is not written down: %s", error)
         for instance_id in sorted(ended.gone):
             self._events.write("terminated", instance=instance_id, why=why)
         for instance_id, error in sorted(ended.failed.items()):

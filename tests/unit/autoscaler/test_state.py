@@ -27,7 +27,7 @@ def test_file_and_folder_are_the_owners_alone(tmp_path):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
     umask = os.umask(0)
     try:
-        State(tmp_path / "open" / "state.db")
+        TagStore(State(tmp_path / "open" / "state.db")).all()
     finally:
         os.umask(umask)
     assert stat.S_IMODE((tmp_path / "open" / "state.db").stat().st_mode) == 0o600
@@ -81,16 +81,17 @@ def test_a_damaged_file_is_one_clear_line(tmp_path):
     path = tmp_path / "state.db"
     path.write_bytes(b"this is not a database, " * 100)
     with pytest.raises(StateError, match="state.db.*cannot be used") as caught:
-        State(path)
+        TagStore(State(path)).all()
     assert "\n" not in str(caught.value)
 
 
 def test_a_newer_file_is_left_alone(state):
+    TagStore(state).all()
     with sqlite3.connect(state.path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(StateError, match="newer raylambda"):
-        State(state.path)
+        TagStore(State(state.path)).all()
 
 
 FIRST = """
@@ -131,4 +132,4 @@ def test_a_file_of_the_first_version_keeps_its_records(tmp_path):
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match="cannot be made"):
-        State(tmp_path / "file" / "state.db")
+        TagStore(State(tmp_path / "file" / "state.db")).all()
