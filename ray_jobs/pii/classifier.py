@@ -21,7 +21,7 @@ from ray_jobs.errors import DataError
 from ray_jobs.pii.decoding import Chain, log_sums, segment_probability, viterbi
 from ray_jobs.pii.features import Features, document_rows
 from ray_jobs.pii.probes import TokenProbe, batches_of
-from ray_jobs.pii.spans import OUTSIDE, PIISpan, TagScheme, character_range
+from ray_jobs.pii.spans import OUTSIDE, PIISpan, TagScheme, character_segments
 from ray_jobs.pii.surface import surface_categories
 from ray_jobs.storage import Store
 
@@ -97,13 +97,10 @@ class Classifier:
         spans: list[list[PIISpan]] = []
         for row, (text, path) in enumerate(zip(texts, self.paths(batch), strict=True)):
             spans.append([])
-            for first, stop, label in self.probe.scheme.segments(path):
-                characters = character_range(text.text, text.offsets, first, stop)
-                if characters:
-                    score = segment_probability(
-                        batch.emissions, sums, self._chain, row, first, path[first:stop]
-                    )
-                    spans[-1].append(PIISpan(*characters, label, score))
+            for part in character_segments(text.text, text.offsets, self.probe.scheme, path):
+                tags = path[part.first : part.stop]
+                score = segment_probability(sums, self._chain, row, part.first, tags)
+                spans[-1].append(PIISpan(part.start, part.end, part.label, score))
         return spans
 
     @cached_property

@@ -14,6 +14,10 @@ import numpy as np
 from ray_jobs.pii.crf import TagChain
 from ray_jobs.pii.spans import OUTSIDE
 
+_DEEPEST = 300.0
+"""How far below the best tag of its token a tag's score counts: e^-300 is still a float64 when
+the best one is forbidden there and all others are what the sums consist of."""
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -35,8 +39,10 @@ class Chain:
 @dataclass(frozen=True)
 class LogSums:
     """forward (B, T, K) counts its own step's emission, backward (B, T, K) those behind it, so
-    that P(tag k at t) = exp(forward + backward - partition); partition is (B,)."""
+    that P(tag k at t) = exp(forward + backward - partition); partition is (B,). `emissions` are
+    those summed, none of them more than 300 below the best of its token."""
 
+    emissions: np.ndarray
     forward: np.ndarray
     backward: np.ndarray
     partition: np.ndarray
@@ -73,6 +79,7 @@ def log_sums(emissions: np.ndarray, lengths: np.ndarray, chain: Chain) -> LogSum
     """Forward and backward sums, each step rescaled to sum to one (Rabiner 1989, section V.A)."""
     n_documents, n_steps, n_tags = emissions.shape
     peak = emissions.max(2)
+    emissions = np.maximum(emissions, peak[:, :, None] - _DEEPEST)
     factors = np.exp(emissions - peak[:, :, None])
     pairs, last = np.exp(chain.pairs), np.exp(chain.last)
     forward = np.empty((n_steps, n_documents, n_tags))
@@ -104,18 +111,18 @@ def log_sums(emissions: np.ndarray, lengths: np.ndarray, chain: Chain) -> LogSum
     with np.errstate(divide="ignore"):
         log_forward = np.log(forward) + before[:, :, None]
         log_backward = np.log(backward) + behind[:, :, None]
-    return LogSums(log_forward.swapaxes(0, 1), log_backward.swapaxes(0, 1), partition)
+    return LogSums(emissions, log_forward.swapaxes(0, 1), log_backward.swapaxes(0, 1), partition)
 
 
 def segment_probability(
-    emissions: np.ndarray, sums: LogSums, chain: Chain, document: int, first: int, tags: np.ndarray
+    sums: LogSums, chain: Chain, document: int, first: int, tags: np.ndarray
 ) -> float:
     """P(the document's tokens from `first` on carry exactly the tags), exact under the chain."""
     last = first + len(tags) - 1
     inner = np.arange(first + 1, last + 1)
     log_probability = (
         sums.forward[document, first, tags[0]]
-        + emissions[document, inner, tags[1:]].sum()
+        + sums.emissions[document, inner, tags[1:]].sum()
         + chain.pairs[tags[:-1], tags[1:]].sum()
         + sums.backward[document, last, tags[-1]]
         - sums.partition[document]

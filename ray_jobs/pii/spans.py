@@ -5,7 +5,7 @@ Pure: numpy only, no model and no file.
 """
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -109,16 +109,49 @@ class TagScheme:
         return found
 
 
+@dataclass(frozen=True)
+class Segment:
+    """Tokens [first, stop) of one type and the characters [start, end) that they stand for."""
+
+    first: int
+    stop: int
+    start: int
+    end: int
+    label: str
+
+
+def character_segments(
+    text: str, offsets: np.ndarray, scheme: TagScheme, tags: np.ndarray
+) -> Iterator[Segment]:
+    """Segments of a valid tag sequence that are more than blanks, in order, not overlapping.
+
+    Tokens may share a character (byte-level BPE); of two segments the first has it.
+    """
+    free = 0
+    for first, stop, label in scheme.segments(tags):
+        characters = character_range(text, offsets, first, stop, free)
+        if characters:
+            yield Segment(first, stop, *characters, label)
+            free = characters[1]
+
+
 def character_range(
-    text: str, offsets: np.ndarray, first: int, stop: int
+    text: str, offsets: np.ndarray, first: int, stop: int, free: int = 0
 ) -> tuple[int, int] | None:
     """Characters [start, end) of the tokens [first, stop), or None if only blanks remain.
 
     A token may carry more than its word: a leading blank (byte-level BPE) or punctuation
     glued to the word's end. Such an edge is cut as long as something of the token is
     left; a token that is punctuation and nothing else was chosen by the classifier and stays.
+    It may also carry less: a part of a character's bytes, or a letter without its accent. A
+    character is taken whole, with all its combining marks, unless it is one before `free`.
     """
     start, end = int(offsets[first, 0]), int(offsets[stop - 1, 1])
+    while end < len(text) and _is_mark(text[end]):
+        end += 1
+    while start and _is_mark(text[start]):
+        start -= 1
+    start = max(start, free)
     last_start = max(start, int(offsets[stop - 1, 0]))
     first_end = min(end, int(offsets[first, 1]))
     while start < end and text[start].isspace():
@@ -134,6 +167,10 @@ def character_range(
         while _closing(text[end - 1], text[start:end]):
             end -= 1
     return start, end
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
 
 
 def _opening(character: str) -> bool:

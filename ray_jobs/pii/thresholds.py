@@ -9,7 +9,7 @@ from data.documents import Document, Span
 from ray_jobs.pii.classifier import Batch, Classifier, Text
 from ray_jobs.pii.features import Features
 from ray_jobs.pii.metrics import f_score, strict_counts
-from ray_jobs.pii.spans import character_range
+from ray_jobs.pii.spans import character_segments
 
 LOG_ODDS = np.linspace(-4.0, 4.0, 17)
 """Candidates: log(threshold / (1 - threshold)); 0 is the plain Viterbi path."""
@@ -46,10 +46,7 @@ def _counts(
     for batch in batches:
         for number, path in zip(batch.documents, classifier.paths(batch), strict=True):
             text = texts[number]
-            found = []
-            for first, stop, label in scheme.segments(path):
-                characters = character_range(text.text, text.offsets, first, stop)
-                if characters:
-                    found.append(Span(*characters, label))
+            parts = character_segments(text.text, text.offsets, scheme, path)
+            found = [Span(part.start, part.end, part.label) for part in parts]
             counts += strict_counts(documents[number].spans, found, scheme.labels).sum(0)
     return counts

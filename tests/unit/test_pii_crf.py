@@ -77,7 +77,7 @@ def test_likelihood_is_the_share_among_all_valid_sequences(case):
 def test_segment_probability_is_the_share_of_the_sequences_with_it(case, first, tags):
     emissions, lengths, chain = case
     sums = log_sums(emissions.numpy(), lengths, Chain.of(chain))
-    found = segment_probability(emissions.numpy(), sums, Chain.of(chain), 0, first, np.array(tags))
+    found = segment_probability(sums, Chain.of(chain), 0, first, np.array(tags))
     scores = chain.scores()
     weights = {tags: math.exp(score(tags, emissions[0], scores)) for tags in valid_sequences(4)}
     stop = first + len(tags)
@@ -100,6 +100,21 @@ def test_sums_of_a_long_text_neither_overflow_nor_vanish():
     sums = log_sums(emissions.numpy(), np.array([5000]), Chain.of(chain_of(generator)))
     marginals = np.exp(sums.forward + sums.backward - sums.partition[:, None, None]).sum(2)
     assert np.allclose(marginals, 1.0)
+
+
+@pytest.mark.parametrize("n_tokens", [1, 4])
+def test_a_forbidden_tag_far_above_all_others_leaves_finite_sums(n_tokens):
+    generator = torch.Generator().manual_seed(0)
+    chain = Chain.of(chain_of(generator))
+    emissions = torch.randn(1, n_tokens, SCHEME.n_tags, generator=generator).double().numpy()
+    for step in (0, -1):
+        emissions[0, step, [1, 2, 3]] = -1000.0
+        emissions[0, step, 2] = 2000.0  # I-A neither begins nor ends a text
+        sums = log_sums(emissions, np.array([n_tokens]), chain)
+        marginals = np.exp(sums.forward + sums.backward - sums.partition[:, None, None])
+        assert np.allclose(marginals.sum(2), 1.0)
+        found = segment_probability(sums, chain, 0, 0, np.array([4]))
+        assert 0.0 < found == pytest.approx(marginals[0, 0, 4])
 
 
 @settings(max_examples=50, deadline=None)

@@ -114,6 +114,8 @@ def test_redact_puts_the_label_in_place(run):
     text = "window Greta table music.7@mail.org winter"
     assert run.detector.redact(text) == "window [PERSON] table [EMAIL] winter"
     assert run.detector.redact("garden rain cloud") == "garden rain cloud"
+    accented = "window Gre\u0301ta\u0301 table"
+    assert run.detector.redact(accented) == "window [PERSON] table"
 
 
 def test_redacted_keeps_all_that_is_no_span():

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.documents import Span
-from ray_jobs.pii.spans import TagScheme, character_range
+from ray_jobs.pii.spans import TagScheme, character_range, character_segments
 
 LABELS = ("EMAIL", "PERSON", "PHONE")
 SCHEME = TagScheme(LABELS)
@@ -113,3 +113,26 @@ def test_characters_are_code_points():
     tags = SCHEME.encode([Span(start, start + 3, "PERSON")], offsets)
     assert SCHEME.segments(tags) == [(1, 2, "PERSON")]
     assert text[slice(*character_range(text, offsets, 1, 2))] == "Zoë"
+
+
+def redacted_pieces(text: str, offsets: np.ndarray, *names: str) -> list[str]:
+    tags = np.array([SCHEME.names.index(name) for name in names])
+    return [text[part.start : part.end] for part in character_segments(text, offsets, SCHEME, tags)]
+
+
+def test_a_character_over_several_tokens_is_taken_whole_by_the_first_segment():
+    # Byte-level BPE: the two bytes of the umlaut are tokens of their own.
+    text, offsets = "Zoë5", offsets_of((0, 2), (2, 3), (2, 3), (3, 4))
+    assert redacted_pieces(text, offsets, "B-PERSON", "E-PERSON", "B-PHONE", "E-PHONE") == [
+        *("Zoë", "5"),
+    ]
+    assert redacted_pieces(text, offsets, "B-PERSON", "E-PERSON", "S-PHONE", "O") == ["Zoë"]
+    assert redacted_pieces(text, offsets, "O", "O", "B-PHONE", "E-PHONE") == ["ë5"]
+
+
+def test_a_letter_is_taken_with_its_accents():
+    text = "Jose\u0301 Rene\u0301\u0302"
+    offsets = offsets_of((0, 4), (6, 10))  # MiniLM's tokenizer drops the accents
+    assert redacted_pieces(text, offsets, "S-PERSON", "S-PERSON") == text.split()
+    offsets = offsets_of((0, 3), (4, 6))
+    assert character_range(text, offsets, 1, 2) == (3, 5)
