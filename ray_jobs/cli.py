@@ -12,6 +12,7 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import itertools
 import sys
 import textwrap
 import types
@@ -30,13 +31,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_recipe(
-    argv: Sequence[str], prog: str, recipes: Mapping[str, Callable[[], tuple[Any, ...]]]
+    argv: Sequence[str],
+    prog: str,
+    recipes: Mapping[str, Callable[[], tuple[Any, ...]]],
+    parts: Sequence[str] = (),
 ) -> tuple[tuple[Any, ...], bool]:
     """Read `--recipe NAME`, single fields as flags, and `--json`.
 
     A recipe is a function that returns one or more frozen config dataclasses. A flag changes
     the field of that name in every config that has it, so that what two parts of a job must
-    agree on (the model, the layer, the seed) is said once.
+    agree on (the model, the layer, the seed) is said once. `parts` names the configs: of a
+    field `epochs` that several have, `--probe-epochs` changes the one in `probe` alone.
 
     Returns:
         The configs with the flags applied, and whether `--json` was given.
@@ -49,20 +54,31 @@ def parse_recipe(
     parser.add_argument("--json", action="store_true", help="print the summary as a last JSON line")
     defaults = next(iter(recipes.values()))()
     seen: set[str] = set()
-    for config in defaults:
-        _add_flags(parser, type(config), seen)
+    for config, part in itertools.zip_longest(defaults, parts):
+        names = _names(config)
+        flags = {name: name for name in names if name not in seen}
+        if part:
+            others = {n for other in defaults if other is not config for n in _names(other)}
+            flags |= {f"{part}_{name}": name for name in names if name in others}
+        _add_flags(parser, type(config), flags)
+        seen |= flags.keys()
     given, unknown = parser.parse_known_args(list(argv))
     if unknown:
         raise ConfigError(unknown[0], _unknown_flag(unknown[0], seen))
     if given.recipe not in recipes:
         raise ConfigError("--recipe", f"no recipe {given.recipe!r}; there are {', '.join(recipes)}")
     overrides = {name: value for name, value in vars(given).items() if value is not None}
-    return tuple(_override(config, overrides) for config in recipes[given.recipe]()), given.json
+    configs = itertools.zip_longest(recipes[given.recipe](), parts)
+    return tuple(_override(config, part, overrides) for config, part in configs), given.json
 
 
-def _override(config: Any, overrides: Mapping[str, Any]) -> Any:
-    names = {field.name for field in dataclasses.fields(config)}
-    return dataclasses.replace(config, **{k: v for k, v in overrides.items() if k in names})
+def _names(config: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(config)]
+
+
+def _override(config: Any, part: str | None, overrides: Mapping[str, Any]) -> Any:
+    own = {name: overrides.get(f"{part}_{name}", overrides.get(name)) for name in _names(config)}
+    return dataclasses.replace(config, **{k: v for k, v in own.items() if v is not None})
 
 
 def _unknown_flag(flag: str, fields: set[str]) -> str:
@@ -75,20 +91,20 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _add_flags(parser: argparse.ArgumentParser, config_class: type, seen: set[str]) -> None:
+def _add_flags(
+    parser: argparse.ArgumentParser, config_class: type, flags: Mapping[str, str]
+) -> None:
+    """Add the flags, each with the name of its field."""
     helps = attribute_docs(config_class)
     hints = typing.get_type_hints(config_class)
-    for field in dataclasses.fields(config_class):
-        if field.name in seen:
-            continue
-        seen.add(field.name)
-        kind = _plain_type(hints[field.name])
-        summary = helps.get(field.name, "").replace("%", "%%")
+    for name, field in flags.items():
+        kind = _plain_type(hints[field])
+        summary = helps.get(field, "").replace("%", "%%")
         if kind is bool:
             action = argparse.BooleanOptionalAction
-            parser.add_argument(_flag(field.name), action=action, default=None, help=summary)
+            parser.add_argument(_flag(name), action=action, default=None, help=summary)
         else:
-            parser.add_argument(_flag(field.name), type=kind, default=None, help=summary)
+            parser.add_argument(_flag(name), type=kind, default=None, help=summary)
 
 
 def _plain_type(hint: Any) -> type:

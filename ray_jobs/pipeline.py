@@ -153,7 +153,7 @@ def _cell(f1: float | None) -> str:
 def parse(argv: list[str]) -> tuple[Configs, bool]:
     """The configs of a command line, and whether the summary is wanted as JSON."""
     recipes = {name: (lambda n=name: recipe(n)) for name in DATA_RECIPES}
-    return parse_recipe(argv, "ray_jobs.pipeline", recipes)
+    return parse_recipe(argv, "ray_jobs.pipeline", recipes, ("sae", "probe", "data", "job"))
 
 
 def main(argv: list[str]) -> None:

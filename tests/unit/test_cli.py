@@ -48,6 +48,16 @@ def test_a_shared_field_is_said_once():
     assert left.model == right.model == "x"
 
 
+def test_a_shared_field_can_be_said_of_one_part():
+    def parts(*argv):
+        return parse_recipe(argv, "prog", RECIPES, ("left", "right"))[0]
+
+    assert [part.model for part in parts("--right-model", "y")] == ["m", "y"]
+    assert [part.model for part in parts("--model", "x", "--left-model", "y")] == ["y", "x"]
+    with pytest.raises(ConfigError, match="--left-steps: unknown flag"):
+        parts("--left-steps", "3")  # --steps can mean one part only
+
+
 def test_first_recipe_is_the_default_and_flags_can_say_no():
     (left, _), as_json = parse("--no-fast")
     assert left == Left() and not as_json

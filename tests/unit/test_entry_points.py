@@ -49,3 +49,8 @@ def test_every_recipe_builds_and_full_is_the_llama():
     assert (full.model, full.layer, full.n_latents, full.k, full.learning_rate, full.epochs) == (
         *("meta-llama/Llama-3.1-8B", 12, 32768, 64, 1e-3, 3),
     )
+
+
+def test_passes_of_the_sae_and_of_the_probes_are_said_apart():
+    (sae, probe, _, _), _ = pipeline.parse(["--epochs", "9", "--probe-epochs", "2"])
+    assert (sae.epochs, probe.epochs) == (9, 2)
