@@ -5,6 +5,7 @@ Lambda bills by the started minute. Both caps are checked at launch:
     burn + price                                <= max_price_cents_per_hour
     spent so far + one hour of (burn + price)   <= max_total_cents
 
+An unknown price denies a launch; it ends nothing.
 `seconds_left` says for how long what runs still fits the total, for whoever ends it then.
 """
 
@@ -108,12 +109,14 @@ def decide(
 def seconds_left(caps: Caps, charges: list[Charge], now_s: float) -> float | None:
     """How long what runs may go on until the next started minute would pass the total cap.
 
-    0 when it must end now; None where there is no cap, or nothing runs. An unknown price
-    counts as no time left.
+    0 when it must end now; None where there is no cap, or nothing runs. Every price must be
+    known: ValueError.
     """
     running = [charge for charge in charges if charge.ended_s is None]
     if caps.max_total_cents is None or not running:
         return None
+    if spent_cents(charges, now_s) is None:
+        raise ValueError("a price is unknown")
     low, high = 0, 1
     if not _fits(caps.max_total_cents, charges, now_s):
         return 0.0

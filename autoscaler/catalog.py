@@ -9,13 +9,13 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from math import inf
 
 from autoscaler.client import LambdaClient
-from autoscaler.domain import InstanceType, Offering, Place, TypeOffer
+from autoscaler.domain import Instance, InstanceType, Offering, Place, TypeOffer
 from autoscaler.errors import UnavailableError
 from autoscaler.wire import Node, read_instance_type
 
@@ -88,6 +88,17 @@ def overlay(live: Iterable[TypeOffer] | None) -> Catalog:
     return Catalog(types, frozenset(advertised))
 
 
+def with_price(instance: Instance) -> Instance:
+    """With the snapshot's price where Lambda gives none with the machine; None if neither has."""
+    given = instance.instance_type
+    known = snapshot().types.get(given.name)
+    if given.price_cents_per_hour is not None or known is None:
+        return instance
+    return replace(
+        instance, instance_type=replace(given, price_cents_per_hour=known.price_cents_per_hour)
+    )
+
+
 class CatalogSource:
     """The catalog of this moment. Thread-safe; one request at a time, however many ask."""
 
@@ -105,6 +116,10 @@ class CatalogSource:
     def known(self, name: str) -> InstanceType | None:
         """A type as last seen; sends nothing."""
         return self._known.get(name)
+
+    def dearest_cents_per_hour(self) -> int:
+        """Of all types, as last seen; sends nothing."""
+        return max(t.price_cents_per_hour or 0 for t in self._known.types.values())
 
     def current(self) -> Catalog:
         """At most one request per FRESH_S, and one at a time: who comes while another asks takes

@@ -6,6 +6,7 @@ termination that failed is to be sent again; and when the money is gone, everyth
 
 import threading
 from collections.abc import Collection
+from dataclasses import replace
 
 from autoscaler.budget import Caps, dollars, seconds_left
 from autoscaler.domain import Charge, Instance, Status
@@ -94,19 +95,31 @@ class Housekeeper:
     def enforce_budget(self) -> bool:
         """Ends the whole cluster before its total cap is passed.
 
-        The head stays until its workers are on their way out: nobody else would end them.
+        A machine whose price nobody knows counts as the dearest there is. The head stays until
+        its workers are on their way out: nobody else would end them.
         """
-        left_s = seconds_left(self._caps, self._charges(), self._session.clock())
+        charges = self._charges()
+        dearest = self._session.catalog.dearest_cents_per_hour()
+        priced = [
+            c if c.price_cents_per_hour is not None else replace(c, price_cents_per_hour=dearest)
+            for c in charges
+        ]
+        left_s = seconds_left(self._caps, priced, self._session.clock())
         if left_s is None or left_s > BUDGET_MARGIN_S:
             return False
         cap = dollars(self._caps.max_total_cents or 0)
+        guess = (
+            f", a machine of unknown price counted at {dollars(dearest)}/h"
+            if priced != charges
+            else ""
+        )
         self._session.events.write_change(
             f"budget-end {self._cluster}",
             "budget-exhausted",
             cluster=self._cluster,
-            reason=f"max_total_cents ({cap}) would be passed within {BUDGET_MARGIN_S:.0f} s",
+            reason=f"max_total_cents ({cap}) would be passed within {BUDGET_MARGIN_S:.0f} s{guess}",
         )
-        why = f"max_total_cents ({cap}) is spent"
+        why = f"max_total_cents ({cap}) is spent{guess}"
         self.end(self._of_kind(head=False), why)
         if not self._of_kind(head=False):
             self.end(self._of_kind(head=True), why)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from autoscaler.accounts import check_account
 from autoscaler.budget import Deny
+from autoscaler.catalog import with_price
 from autoscaler.client import LambdaClient
 from autoscaler.domain import Instance, LaunchRequest, Place
 from autoscaler.errors import (
@@ -167,7 +168,7 @@ class Launcher:
                 by_nonce.setdefault(nonce, []).append(instance)
         now_s = self._clock()
         watched = self._journal.watched(cluster)
-        mine = [instance for instance in instances if belongs_to(instance, cluster)]
+        mine = [with_price(i) for i in instances if belongs_to(i, cluster)]
         try:
             for intent in watched:
                 self._age(intent, by_nonce.get(intent.nonce), now_s)

@@ -18,6 +18,9 @@ _START = (
     "started_s, account) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (instance_id) DO UPDATE SET "
     "price_cents_per_hour = COALESCE(price_cents_per_hour, excluded.price_cents_per_hour)"
 )
+_REOPEN = "UPDATE charges SET ended_s = NULL, closed = 0 WHERE instance_id = ?"
+REOPEN_S = 60.0
+"""A machine that a list shows at work so long after its end has not ended: lists lag by 30 s."""
 _END = "UPDATE charges SET ended_s = ? WHERE instance_id = ? AND ended_s IS NULL"
 
 
@@ -42,7 +45,8 @@ class Ledger:
             )
 
     def observe(self, cluster: str, instances: Iterable[Instance], now_s: float) -> None:
-        """Takes over what a list shows of the cluster: machines launched elsewhere, and ends.
+        """Takes over what a list shows of the cluster: machines launched elsewhere, ends, and
+        that an end was none.
 
         A machine that is missing from the list is not ended here: lists leave some out.
         """
@@ -50,21 +54,26 @@ class Ledger:
             rows = connection.execute(
                 "SELECT instance_id, ended_s FROM charges WHERE cluster = ?", (cluster,)
             ).fetchall()
-        has_ended = {row["instance_id"]: row["ended_s"] is not None for row in rows}
+        ended_s: dict[str, float | None] = {row["instance_id"]: row["ended_s"] for row in rows}
         started: list[tuple[object, ...]] = []
         ended: list[tuple[object, ...]] = []
+        reopened: list[tuple[object, ...]] = []
         for instance in instances:
-            if instance.id not in has_ended and not instance.status.is_leaving:
+            end_s = ended_s.get(instance.id)
+            if instance.id not in ended_s and not instance.status.is_leaving:
                 price = instance.instance_type.price_cents_per_hour
                 started_s = created_s(instance)
                 started_s = now_s if started_s is None else min(started_s, now_s)
                 started.append(self._row(cluster, instance.id, instance.place, price, started_s))
-            elif instance.status.is_leaving and has_ended.get(instance.id) is False:
+            elif instance.status.is_leaving and end_s is None and instance.id in ended_s:
                 ended.append((now_s, instance.id))
-        if started or ended:
+            elif not instance.status.is_leaving and end_s is not None and now_s - end_s > REOPEN_S:
+                reopened.append((instance.id,))
+        if started or ended or reopened:
             with self._state.transaction() as connection:
                 connection.executemany(_START, started)
                 connection.executemany(_END, ended)
+                connection.executemany(_REOPEN, reopened)
 
     def end(self, instance_ids: Collection[str], now_s: float) -> None:
         """Idempotent: the first end counts; an unknown instance is passed over."""

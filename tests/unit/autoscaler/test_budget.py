@@ -116,6 +116,7 @@ def test_seconds_left_is_the_last_second_that_fits(charges, cap, now_s):
         assert soon is not None and soon > cap
 
 
-def test_an_unknown_price_leaves_no_time():
-    assert seconds_left(Caps(max_total_cents=100), [Charge(None, 0.0)], 0.0) == 0.0
+def test_an_unknown_price_is_for_the_caller_to_guess():
+    with pytest.raises(ValueError, match="unknown"):
+        seconds_left(Caps(max_total_cents=100), [Charge(None, 0.0)], 0.0)
     assert seconds_left(Caps(), [Charge(None, 0.0)], 0.0) is None

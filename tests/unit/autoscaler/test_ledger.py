@@ -42,6 +42,18 @@ def test_a_listed_end_ends_the_charge_and_a_missing_machine_does_not(ledger):
     assert Charge(129, 950.0, 1060.0) in ledger.charges("demo")
 
 
+def test_a_machine_that_is_seen_at_work_again_has_not_ended(ledger):
+    ledger.observe("demo", [machine("a"), machine("b")], 1000.0)
+    ledger.end(["a", "b"], 1000.0)
+    ledger.observe("demo", [machine("a")], 1030.0)
+    assert ledger.running_ids("demo") == [], "lists lag"
+    ledger.observe("demo", [machine("a"), machine("b", Status.TERMINATING)], 1090.0)
+    assert ledger.running_ids("demo") == ["a"]
+    assert ledger.charges("demo") == [Charge(129, 950.0), Charge(129, 950.0, 1000.0)]
+    ledger.observe("demo", [machine("a", Status.TERMINATED)], 2000.0)
+    assert ledger.charges("demo")[0] == Charge(129, 950.0, 2000.0)
+
+
 def test_a_closed_run_starts_the_next_at_zero(ledger):
     ledger.start("demo", "i1", PLACE, 129, 100.0)
     ledger.start("other", "i2", PLACE, 129, 100.0)
