@@ -38,6 +38,7 @@ class Housekeeper:
         self._since_s: dict[tuple[str, str], float] = {}
         self._to_end: dict[str, str] = {}
         self._last_charges: list[Charge] | None = None
+        self._spent_since_s: float | None = None
 
     def end(self, node_ids: Collection[str], why: str) -> None:
         """Ends nodes; what fails is tried again with the next list. Does not raise."""
@@ -96,7 +97,8 @@ class Housekeeper:
         """Ends the whole cluster before its total cap is passed.
 
         A machine whose price nobody knows counts as the dearest there is. The head stays until
-        its workers are on their way out: nobody else would end them.
+        its workers are on their way out, and no launch is left that may yet make one: nobody
+        else would end them.
         """
         charges = self._charges()
         dearest = self._session.catalog.dearest_cents_per_hour()
@@ -106,7 +108,9 @@ class Housekeeper:
         ]
         left_s = seconds_left(self._caps, priced, self._session.clock())
         if left_s is None or left_s > BUDGET_MARGIN_S:
+            self._spent_since_s = None
             return False
+        self._spent_since_s = self._spent_since_s or self._session.clock()
         cap = dollars(self._caps.max_total_cents or 0)
         guess = (
             f", a machine of unknown price counted at {dollars(dearest)}/h"
@@ -121,7 +125,8 @@ class Housekeeper:
         )
         why = f"max_total_cents ({cap}) is spent{guess}"
         self.end(self._of_kind(head=False), why)
-        if not self._of_kind(head=False):
+        coming = self._session.cluster_end.unsettled(self._cluster, self._spent_since_s)
+        if not self._of_kind(head=False) and not coming:
             self.end(self._of_kind(head=True), why)
         return True
 

@@ -184,7 +184,7 @@ class ClusterEnd:
                     raise error
                 failed[instance_id] = f"{instance_id}: {error}"
         waiting = [f"{id_}: ending" for id_ in (*look.live, *look.leaving) if id_ not in failed]
-        return (*failed.values(), *waiting, *self._unsettled(cluster, watch.started_s))
+        return (*failed.values(), *waiting, *self.unsettled(cluster, watch.started_s))
 
     def _look(self, cluster: str, spared: Collection[str], gone: Collection[str]) -> _Look:
         instances = self._client.list_instances()
@@ -206,15 +206,16 @@ class ClusterEnd:
             tuple(id_ for id_ in (*known.collected, *leaving) if id_ not in spared),
         )
 
-    def _unsettled(self, cluster: str, started_s: float) -> list[str]:
-        """Launches whose machine may yet appear; those past their time are settled."""
+    def unsettled(self, cluster: str, since_s: float) -> list[str]:
+        """Launches of a cluster that ends whose machine may yet appear; nobody waits for them any
+        more, and those past their time are settled. `since_s` is when the end began."""
         now_s = self._clock()
         try:
             with suppress(StateError):
                 self._launcher.give_up(cluster)
             intents = self._journal.unresolved(cluster)
         except StateError as error:
-            over = now_s - started_s > IN_FLIGHT_S + SETTLE_S
+            over = now_s - since_s > IN_FLIGHT_S + SETTLE_S
             return [] if over else [f"a launch may be under way: {error}"]
         waiting: list[str] = []
         for intent in intents:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from ray.autoscaler.node_launch_exception import NodeLaunchException
 
+from autoscaler.simulator import FailNext
 from tests import provider_rig as rig
 from tests.provider_rig import make, told
 
@@ -55,3 +56,27 @@ def test_a_price_that_nobody_knows_ends_no_cluster_at_once(sim, laptop, tmp_path
     (said,) = told(head, "budget-exhausted")
     dearest = head.cluster.session.catalog.dearest_cents_per_hour()
     assert f"a machine of unknown price counted at ${dearest / 100:.2f}/h" in str(said["reason"])
+
+
+@pytest.mark.parametrize(("comes_after_s", "stays_s"), [(100.0, 140.0), (None, 100.0)])
+def test_the_head_waits_for_a_launch_that_had_no_answer(
+    sim, laptop, tmp_path, comes_after_s, stays_s
+):
+    """The cap is lowered by a new `ray up` while one is under way."""
+    make(laptop, name="head")
+    sim.advance(30.0)
+    comes = {"committed": True, "commit_after_s": comes_after_s} if comes_after_s else {}
+    sim.add_fault(FailNext(failure=504, **comes))
+    with pytest.raises(NodeLaunchException, match="no clear answer"):
+        make(head_with(sim, tmp_path, None))
+    began_s = sim.clock.now()
+    head = head_with(sim, tmp_path, 1)
+    while sim.invariants.report()["alive"] and sim.clock.now() - began_s < 600.0:
+        sim.advance(5.0)
+        head.non_terminated_nodes({})
+    assert sim.clock.now() - began_s <= stays_s
+    sim.invariants.expect_none()
+    sim.advance(900.0)
+    report = sim.invariants.report()
+    assert report["leaked_instances"] == 0 and report["alive"] == 0
+    assert report["instances"] == (2 if comes_after_s else 1)
