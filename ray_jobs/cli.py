@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from ray_jobs.errors import ConfigError, JobError
 
 
-class _Parser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
     """An argparse parser whose mistakes are one line."""
 
     def error(self, message: str) -> NoReturn:
@@ -49,7 +49,9 @@ def parse_recipe(
     Raises:
         ConfigError: an unknown recipe or flag, or a value that a config refuses.
     """
-    parser = _Parser(prog=prog, allow_abbrev=False, description=f"Recipes: {', '.join(recipes)}.")
+    parser = OneLineParser(
+        prog=prog, allow_abbrev=False, description=f"Recipes: {', '.join(recipes)}."
+    )
     parser.add_argument("--recipe", default=next(iter(recipes)), help="named set of defaults")
     parser.add_argument("--json", action="store_true", help="print the summary as a last JSON line")
     defaults = next(iter(recipes.values()))()

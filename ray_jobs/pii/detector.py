@@ -16,9 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ray_jobs.activations.host_model import HostModel
-from ray_jobs.cli import run_main
+from ray_jobs.cli import OneLineParser, run_main
 from ray_jobs.errors import DataError
-from ray_jobs.pii.classifier import RAW, Classifier, Text
+from ray_jobs.pii.classifier import RAW, Classifier, Origin, Text
 from ray_jobs.pii.features import features_of
 from ray_jobs.pii.spans import PIISpan
 from ray_jobs.pii.tokens import HostTokens, run_host
@@ -56,9 +56,7 @@ class SAEPIIDetector:
         self.classifier = Classifier.load(folder)
         origin = self.classifier.origin
         self._sae = _matching_sae(sae_encoder_path, self.classifier, folder)
-        self._host = HostModel(
-            str(model_path or origin.host), origin.layer, dtype=origin.dtype, device=device
-        )
+        self._host = _host(model_path, origin, device)
         if self._host.fingerprint != origin.host_fingerprint:
             raise DataError(
                 f"{folder} was trained on another host model than {self._host.description}; "
@@ -67,23 +65,29 @@ class SAEPIIDetector:
 
     @classmethod
     def from_run(
-        cls, run_dir: str | Path, *, raw: bool = False, device: str = "cpu"
+        cls,
+        run_dir: str | Path,
+        *,
+        raw: bool = False,
+        model: str | Path | None = None,
+        device: str = "cpu",
     ) -> "SAEPIIDetector":
-        """The detector of a run directory, with the host model that its classifier names.
+        """The detector of a run directory.
 
         run_dir   a local directory, or the file:// or s3:// URI of a finished run, whose files
                   are fetched and checked against its manifest
         raw       takes the classifier on raw activations in place of the one on latents
+        model     where the host model is now, if not where the classifier says
         """
         if "://" in str(run_dir):
             with tempfile.TemporaryDirectory(prefix="raylambda-") as scratch:
                 names = (f"{CLASSIFIERS_NAME}/", *(() if raw else (SAE_NAME,)))
                 fetch(Store.open(str(run_dir)), names, Path(scratch))
-                return cls.from_run(scratch, raw=raw, device=device)
+                return cls.from_run(scratch, raw=raw, model=model, device=device)
         run = Path(run_dir)
         if not run.is_dir():
             raise DataError(f"{run}: no such directory; give the directory that a training left")
-        return cls(None, None if raw else run / SAE_NAME, run / CLASSIFIERS_NAME, device)
+        return cls(model, None if raw else run / SAE_NAME, run / CLASSIFIERS_NAME, device)
 
     def detect(self, text: str) -> list[PIISpan]:
         """Spans in order, not overlapping. A text of any length: see `HostModel` for windows."""
@@ -123,19 +127,17 @@ def redacted(text: str, spans: Sequence[PIISpan]) -> str:
 
 def main(arguments: list[str]) -> None:
     """Detect or redact personal data in files or standard input."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m ray_jobs.pii.detector", description="Find or redact personal data."
     )
-    parser.add_argument("--run-dir", required=True, help="directory or URI of a run")
-    parser.add_argument("--raw", action="store_true", help="the classifier on raw activations")
-    parser.add_argument("--device", default="cpu", help="where the host model runs")
+    add_detector_flags(parser)
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--redact", action="store_true", help="print the redacted text")
     shown.add_argument("--json", action="store_true", help="one JSON object per input")
     parser.add_argument("files", nargs="*", default=["-"], help="UTF-8 text; - is standard input")
     options = parser.parse_args(arguments)
     texts = [_read(name) for name in options.files]
-    detector = SAEPIIDetector.from_run(options.run_dir, raw=options.raw, device=options.device)
+    detector = detector_of(options)
     for name, text in zip(options.files, texts, strict=True):
         spans = detector.detect(text)
         if options.redact:
@@ -145,6 +147,21 @@ def main(arguments: list[str]) -> None:
             sys.stdout.write(json.dumps(row) + "\n")
         else:
             sys.stdout.writelines(f"{_line(name, text, span)}\n" for span in spans)
+
+
+def add_detector_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that `detector_of` reads."""
+    parser.add_argument("--run-dir", required=True, help="directory or URI of a run")
+    parser.add_argument("--raw", action="store_true", help="the classifier on raw activations")
+    parser.add_argument("--model", help="the run's host model, if it is elsewhere now")
+    parser.add_argument("--device", default="cpu", help="where the host model runs: cpu, cuda")
+
+
+def detector_of(options: argparse.Namespace) -> SAEPIIDetector:
+    """The detector that a command line asks for. Errors: those of `SAEPIIDetector`."""
+    return SAEPIIDetector.from_run(
+        options.run_dir, raw=options.raw, model=options.model, device=options.device
+    )
 
 
 def _read(name: str) -> str:
@@ -170,6 +187,16 @@ def _classifier_folder(path: Path, name: str) -> Path:
     if not (path / name).is_dir():
         raise DataError(f"{path} holds no classifier {name!r}; give a run's classifiers folder")
     return path / name
+
+
+def _host(path: str | Path | None, origin: Origin, device: str) -> HostModel:
+    name = str(path or origin.host)
+    try:
+        return HostModel(name, origin.layer, dtype=origin.dtype, device=device)
+    except DataError as error:
+        if path:
+            raise
+        raise DataError(f"{error}; if it is elsewhere now, say where with --model") from error
 
 
 def _matching_sae(path: str | Path | None, classifier: Classifier, folder: Path) -> TopKSAE | None:

@@ -3,14 +3,13 @@
 python -m ray_jobs.pii.evaluate --run-dir runs/demo --data test.jsonl
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 
 from data.documents import Document, read_documents
-from ray_jobs.cli import run_main
-from ray_jobs.pii.detector import SAEPIIDetector
+from ray_jobs.cli import OneLineParser, run_main
+from ray_jobs.pii.detector import SAEPIIDetector, add_detector_flags, detector_of
 from ray_jobs.pii.evaluation import Evaluation, evaluate, table
 
 
@@ -24,15 +23,13 @@ def evaluate_detector(
 
 def main(arguments: list[str]) -> None:
     """Evaluate a run's detector on any labelled file."""
-    parser = argparse.ArgumentParser(prog="python -m ray_jobs.pii.evaluate", description=__doc__)
-    parser.add_argument("--run-dir", required=True, help="directory that a training left")
+    parser = OneLineParser(prog="python -m ray_jobs.pii.evaluate", description=__doc__)
+    add_detector_flags(parser)
     parser.add_argument("--data", required=True, help="JSONL or Parquet with text and spans")
-    parser.add_argument("--raw", action="store_true", help="the classifier on raw activations")
     parser.add_argument("--json", action="store_true", help="all scores on one line, as JSON")
     options = parser.parse_args(arguments)
     documents = read_documents(options.data)
-    detector = SAEPIIDetector.from_run(options.run_dir, raw=options.raw)
-    evaluation = evaluate_detector(detector, documents)
+    evaluation = evaluate_detector(detector_of(options), documents)
     shown = json.dumps(evaluation.to_json()) if options.json else table(evaluation)
     sys.stdout.write(shown + "\n")
 

@@ -1,6 +1,6 @@
 """Scores of the spans found in labelled documents, by type and language."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,13 +49,16 @@ class Evaluation:
         """Plain dictionaries and numbers."""
         return asdict(self)
 
-    def f1(self) -> dict[str, Any]:
-        """The strict F1 alone: overall, by language, by type."""
-        return {
-            "overall": self.strict.f1.value,
-            "by_language": {name: s.f1.value for name, s in self.by_language.items()},
-            "by_type": {name: s.f1.value for name, s in self.by_type.items()},
-        }
+
+def strict_f1(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The strict F1 alone, of `Evaluation.to_json()`: overall, by language, by type."""
+    return {
+        "overall": evaluation["strict"]["f1"]["value"],
+        **{
+            group: {name: score["f1"]["value"] for name, score in evaluation[group].items()}
+            for group in ("by_language", "by_type")
+        },
+    }
 
 
 def evaluate(

