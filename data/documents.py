@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyarrow import ArrowInvalid
+from pyarrow import ArrowInvalid, RecordBatch
 from pyarrow.parquet import ParquetFile
 
 from data.ai4privacy import has_its_fields, own_row
@@ -41,8 +41,9 @@ def read_documents(uri: str) -> list[Document]:
     and optionally `language`; or the field names of the ai4privacy data sets (`data.ai4privacy`).
 
     Raises:
-        DataError: missing or empty file, a line that is not JSON, a missing field, a span outside
-            of its text, empty or overlapping another. The message names file and line.
+        DataError: missing, unreadable, damaged or empty file, a line that is not JSON, a missing
+            field, a span outside of its text, empty or overlapping another. The message names
+            file and line.
     """
     documents = list(iter_documents(uri))
     if not documents:
@@ -82,7 +83,9 @@ def _json_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, object]]]:
             where = f"{uri}, line {number}"
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except UnicodeDecodeError as error:
+                raise DataError(f"{where}: {error.reason}; write the file as UTF-8") from None
+            except (ValueError, RecursionError) as error:
                 raise DataError(
                     f"{where}: not JSON ({error}); write one JSON object a line"
                 ) from None
@@ -93,14 +96,23 @@ def _json_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, object]]]:
 
 def _parquet_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, object]]]:
     try:
-        file = ParquetFile(path)
+        batches = ParquetFile(path).iter_batches(batch_size=1024)
     except (ArrowInvalid, OSError):
         raise DataError(f"{uri}: not a Parquet file; write it again or give JSONL") from None
     number = 0
-    for batch in file.iter_batches(batch_size=1024):
+    while (batch := _next_batch(batches, f"{uri}, behind row {number}")) is not None:
         for row in batch.to_pylist():
             number += 1
             yield f"{uri}, row {number}", row
+
+
+def _next_batch(batches: Iterator[RecordBatch], where: str) -> RecordBatch | None:
+    try:
+        return next(batches, None)
+    except (ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{where}: damaged ({' '.join(str(error).split())}); write or copy it again"
+        ) from None
 
 
 def _document(row: dict[str, object], where: str) -> Document:

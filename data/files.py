@@ -18,14 +18,18 @@ def local_copy(uri: str) -> Iterator[Path]:
     """A local path with the file's bytes: the file itself, or a copy for the block's length.
 
     Raises:
-        DataError: no such file.
+        DataError: no such file, or one that may not be read.
         StorageError: the bucket does not give it.
     """
     location = parse_location(uri)
     if location.kind == "file":
         path = Path(location.path)
-        if not path.is_file():
-            raise DataError(f"{uri}: no such file; check the path")
+        try:
+            if not path.is_file():
+                raise DataError(f"{uri}: no such file; check the path")
+            path.open("rb").close()
+        except OSError as error:
+            raise DataError(f"{uri}: {error.strerror}; give a file you may read") from error
         yield path
         return
     folder, name = split_uri(uri)

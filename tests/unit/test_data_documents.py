@@ -1,6 +1,7 @@
 """Users' own labelled text: every form that is read, and one line for each mistake."""
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -171,7 +172,9 @@ def test_each_mistake_is_one_line_with_file_line_and_mend(
 def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"text": "caf\xe9", "spans": []}\n')
-    with pytest.raises(DataError, match="line 1: not JSON"):
+    with pytest.raises(
+        DataError, match="line 1: invalid continuation byte; write the file as UTF-8"
+    ):
         read_documents(str(path))
 
 
@@ -192,6 +195,41 @@ def test_parquet_mistakes_name_the_row(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     with pytest.raises(DataError, match="a.parquet, row 2: span X"):
         read_documents(str(tmp_path / "a.parquet"))
+
+
+def test_a_damaged_parquet_page_is_named_by_the_rows_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    texts = [f"{n} {TEXT}" for n in range(5000)]
+    table = pa.table({"text": texts, "spans": [[]] * len(texts)})
+    pq.write_table(table, path, row_group_size=1000, compression="snappy")
+    content = bytearray(path.read_bytes())
+    half = len(content) // 2
+    content[half : half + 64] = bytes(64)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.parquet, behind row \d+: damaged \(") as caught:
+        read_documents(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    uri = write_rows(tmp_path / "a.jsonl", {"text": TEXT, "spans": []})
+    tmp_path.chmod(0)
+    user = os.geteuid()
+    os.seteuid(65534 if user == 0 else user)  # root may read everything
+    try:
+        with pytest.raises(
+            DataError, match=r"a\.jsonl: Permission denied; give a file you may read"
+        ):
+            read_documents(uri)
+    finally:
+        os.seteuid(user)
+        tmp_path.chmod(0o700)
+
+
+def test_a_line_nested_without_end_is_no_json(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(DataError, match="line 1: not JSON"):
+        read_documents(str(tmp_path / "a.jsonl"))
 
 
 def test_iter_documents_reads_no_further_than_asked(tmp_path: Path) -> None:
