@@ -2,8 +2,9 @@
 
     python -m benchmarks.waltz_stall [--rounds 7] [--uri DIRECTORY]
 
-Wall-clock seconds, weights and Adam's moments of both agents, in the background against
-synchronous, in turns, one thread. Prints Markdown.
+Wall-clock seconds of what a training calls (`Saving`, with its check for spoilt weights), weights
+and Adam's moments of both agents, in the background against waiting for the save, in turns, one
+thread. Prints Markdown.
 """
 
 import argparse
@@ -16,8 +17,10 @@ from typing import Any
 import torch
 
 from benchmarks.waltz_step import SHAPES, Shape, learner_of, our_step
-from ray_jobs.checkpoint import BackgroundSaver, CheckpointStore
+from ray_jobs.checkpoint import CheckpointStore
+from ray_jobs.saving import Saving
 from ray_jobs.storage import Store
+from ray_jobs.waltzrl.stage import refuse_spoilt
 
 
 def standing_still(shape: Shape, rounds: int, uri: str) -> tuple[float, dict[str, list[float]]]:
@@ -26,26 +29,31 @@ def standing_still(shape: Shape, rounds: int, uri: str) -> tuple[float, dict[str
     step = our_step(shape)
     for each in learners:
         each.policy._allocate_moments()
-    store = Store.open(uri)
-    checkpoints = CheckpointStore(store, keep=1)
-    saver = BackgroundSaver(checkpoints, attempt="background")
     ways: dict[str, list[float]] = {"synchronous": [], "background": []}
 
     def state() -> dict[str, Any]:
-        return {f"agent {i}": each.policy.state(snapshot=False) for i, each in enumerate(learners)}
+        agents = {
+            f"agent {i}": each.policy.state(snapshot=False) for i, each in enumerate(learners)
+        }
+        return {"position": {"step": 0}, "agents": agents}
 
+    saving = Saving(
+        CheckpointStore(Store.open(uri), keep=1),
+        *(0, state, {}, 1, 1e9),
+        shared_out=True,
+        check=refuse_spoilt,
+    )
     for number in range(rounds + 1):
         start = time.perf_counter()
-        checkpoints.save(2 * number, state(), attempt="synchronous", metadata={})
+        saving.save_now(2 * number)
         middle = time.perf_counter()
-        saver.submit(2 * number + 1, state(), {})
+        saving.save_if_due(2 * number + 1, epoch_ends=False)
         end = time.perf_counter()
         step(number)  # training goes on meanwhile
-        saver.wait()
+        saving.settle()
         if number > 0:
             ways["synchronous"].append(middle - start)
             ways["background"].append(end - middle)
-    saver.close()
     parameters = sum(p.numel() for p in shape.model().parameters())
     return 2 * 3 * 4 * parameters / 1e6, ways
 

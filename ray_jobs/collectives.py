@@ -1,5 +1,8 @@
 """The few collectives of the loops; with one worker they are the identity."""
 
+import os
+import tempfile
+from pathlib import Path
 from typing import TypeVar
 
 import torch.distributed as dist
@@ -20,6 +23,15 @@ def all_sum(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def most(here: int) -> int:
+    """The largest number of all ranks."""
+    if world_size() == 1:
+        return here
+    numbers = [here] * world_size()
+    dist.all_gather_object(numbers, here)
+    return max(numbers)
+
+
 def all_agree(here: bool) -> bool:
     """Whether it is true on every rank."""
     if world_size() == 1:
@@ -36,3 +48,24 @@ def from_rank_zero(value: T) -> T:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def machine_leaders() -> list[int]:
+    """For every rank the first one on its machine: the first that sees the same directory for
+    temporary files."""
+    found = os.stat(tempfile.gettempdir())
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
+    here = (boot, found.st_dev, found.st_ino)
+    machines = [here] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(machines, here)
+    return [machines.index(machine) for machine in machines]
+
+
+def from_rank(value: T, source: int) -> T:
+    """The value of rank `source`, which the callers may choose each for itself."""
+    if world_size() == 1:
+        return value
+    values = [value] * world_size()
+    dist.all_gather_object(values, value)
+    return values[source]

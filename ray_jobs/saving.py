@@ -2,8 +2,8 @@
 
 Due are checkpoints every N steps, every M minutes and at the end of an epoch; one that falls
 due while another is in flight waits for it instead of stopping the training. State that is
-replicated over the ranks is saved by rank 0 alone, so that no rank waits for another; state that
-must be gathered from all ranks is gathered when rank 0 says so.
+replicated over the ranks is saved by rank 0 alone, so that no rank waits for another; of state
+that the ranks share out each saves its part, when rank 0 says so.
 """
 
 import logging
@@ -13,9 +13,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ray_jobs.checkpoint import BackgroundSaver, CheckpointStore
-from ray_jobs.collectives import all_agree, from_rank_zero
-from ray_jobs.errors import StorageError
+from ray_jobs.checkpoint import BackgroundSaver, Check, CheckpointStore, Readers
+from ray_jobs.collectives import (
+    all_agree,
+    from_rank,
+    from_rank_zero,
+    machine_leaders,
+    world_size,
+)
+from ray_jobs.errors import NonFiniteError, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +34,9 @@ class Saving:
     """Checkpoints of one state; every rank calls, rank 0 writes.
 
     `state()` gives the state to save (see `ray_jobs.checkpoint`), `metadata` goes beside it.
-    `gathers`: every rank must call `state()` for rank 0 to have it; asking costs a broadcast.
+    `shared_out`: `state()` is collective and gives each rank its part, which it writes itself;
+    asking costs a vote. `check` looks at what is to be stored, in the background: a NonFiniteError
+    of it ends the training, and the checkpoint before stays.
     """
 
     def __init__(
@@ -40,7 +48,8 @@ class Saving:
         every_steps: int,
         every_minutes: float,
         clock: Callable[[], float] = time.monotonic,
-        gathers: bool = False,
+        shared_out: bool = False,
+        check: Check | None = None,
     ) -> None:
         self._store = store
         self._rank = rank
@@ -49,55 +58,53 @@ class Saving:
         self._every_steps = every_steps
         self._every_s = every_minutes * 60
         self._clock = clock
-        self._gathers = gathers
+        self._shared_out = shared_out
         self._saved_s = clock()
         self._due = False
         self._failed = 0
-        self._attempt = uuid.uuid4().hex[:8]
-        self._saver = BackgroundSaver(store, attempt=self._attempt) if rank == 0 else None
+        attempt = from_rank_zero(uuid.uuid4().hex[:8]) if shared_out else uuid.uuid4().hex[:8]
+        writers = world_size() if shared_out else 1
+        self._saver = (
+            BackgroundSaver(store, attempt=attempt, rank=rank, world_size=writers, check=check)
+            if rank < writers
+            else None
+        )
 
     def load(self) -> dict[str, Any] | None:
         """The newest state that verifies on every rank, or None; collective."""
-        found = self._store.load_newest(
-            rank=self._rank, all_agree=all_agree, from_rank_zero=from_rank_zero
-        )
-        if found is None:
-            return None
-        info, state = found
-        if self._rank == 0:
-            logger.info("train  going on from checkpoint %s (step %d)", info.name, info.step)
-        return state
+        return load_together(self._store, self._rank)
 
     def save_if_due(self, step: int, epoch_ends: bool) -> None:
         """Start a save in the background if one is due and none is in flight.
 
         Raises:
             StorageError: MAX_FAILED_SAVES saves in a row have failed.
+            NonFiniteError: of `check`, about a save before.
         """
-        due = self._saver is not None and self._starts_now(self._saver, step, epoch_ends)
-        if from_rank_zero(due) if self._gathers else due:
+        starts = self._saver is not None and self._starts_now(self._saver, step, epoch_ends)
+        if all_agree(starts) if self._shared_out else starts:
             self._submit(step)
 
     def _starts_now(self, saver: BackgroundSaver, step: int, epoch_ends: bool) -> bool:
         late = self._clock() - self._saved_s >= self._every_s
         self._due = self._due or epoch_ends or late or step % self._every_steps == 0
         self._look_at_results(saver)
-        return self._due and not saver.busy
+        return (self._due or self._rank > 0) and not saver.busy
 
     def _submit(self, step: int) -> None:
-        state = self._state()
         if self._saver is not None:
-            self._saver.submit(step, state, self._metadata)
+            self._saver.submit(step, self._state(), self._metadata)
             self._due, self._saved_s = False, self._clock()
 
     def save_now(self, step: int) -> None:
-        """Save and wait until it is stored; where that fails, the checkpoint before stays."""
-        if self._saver is not None or self._gathers:
-            self._submit(step)
+        """Save and wait until it is stored; where that fails, the checkpoint before stays.
+        Collective if the state is shared out."""
+        self._submit(step)
         self.settle()
+        self._wait_for_others()
 
     def settle(self) -> None:
-        """Wait until no save is in flight."""
+        """Wait until no save of this rank is in flight."""
         if self._saver is not None:
             with suppress(StorageError):  # the saver has said so
                 self._saver.wait()
@@ -106,28 +113,52 @@ class Saving:
         """Save the last state and wait until it is committed.
 
         Raises:
-            StorageError: it cannot be stored; the newest committed checkpoint stays.
+            StorageError, NonFiniteError: it cannot be stored; the newest committed one stays.
         """
-        if self._saver is None and not self._gathers:
-            return
         self._submit(step)
         if self._saver is not None:
             self._saver.close()
             last = self._saver.results()[-1]
             if last.error is not None:
                 raise last.error
+        self._wait_for_others()
+
+    def _wait_for_others(self) -> None:
+        """A checkpoint counts when the last part is there."""
+        if self._shared_out:
+            all_agree(True)
 
     def _look_at_results(self, saver: BackgroundSaver) -> None:
         for result in saver.results():
             self._failed = 0 if result.error is None else self._failed + 1
-            if result.error is None:
+            if result.info is not None and result.info.committed:
                 logger.info(
                     "train  checkpoint of step %d committed (%.1f s)",
                     result.step,
                     result.duration_s,
                 )
-            elif self._failed >= MAX_FAILED_SAVES:
+            if isinstance(result.error, NonFiniteError):
+                raise result.error
+            if self._failed >= MAX_FAILED_SAVES:
                 raise StorageError(
                     f"{self._failed} checkpoints in a row could not be stored, the last because: "
                     f"{result.error}; the newest committed one stays"
                 )
+
+
+def load_together(store: CheckpointStore, rank: int) -> dict[str, Any] | None:
+    """The newest state of a store that verifies on every rank, or None; collective."""
+    leader = machine_leaders()[rank]
+    readers = Readers(
+        leads=leader == rank,
+        all_agree=all_agree,
+        from_rank_zero=from_rank_zero,
+        from_leader=lambda value: from_rank(value, leader),
+    )
+    found = store.load_newest(readers)
+    if found is None:
+        return None
+    info, state = found
+    if rank == 0:
+        logger.info("train  going on from checkpoint %s (step %d)", info.name, info.step)
+    return state

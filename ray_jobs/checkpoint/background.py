@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,9 @@ from ray_jobs.checkpoint.store import CheckpointStore
 from ray_jobs.errors import ConfigError, JobError, StorageError
 
 logger = logging.getLogger(__name__)
+
+Check = Callable[[Mapping[str, Any]], None]
+"""Looks at a state that is about to be stored; a JobError of it is the save's."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,13 @@ class BackgroundSaver:
     """
 
     def __init__(
-        self, store: CheckpointStore, *, attempt: str, rank: int = 0, world_size: int = 1
+        self,
+        store: CheckpointStore,
+        *,
+        attempt: str,
+        rank: int = 0,
+        world_size: int = 1,
+        check: Check | None = None,
     ) -> None:
         CheckpointInfo(0, world_size, attempt)  # a bad attempt is an error now, not at a save
         if not 0 <= rank < world_size:
@@ -41,6 +50,7 @@ class BackgroundSaver:
         self._attempt = attempt
         self._rank = rank
         self._world_size = world_size
+        self._check = check
         self._buffers = HostBuffers()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._flight: Future[SaveResult] | None = None
@@ -51,7 +61,7 @@ class BackgroundSaver:
         return self._flight is not None and not self._flight.done()
 
     def submit(self, step: int, state: Mapping[str, Any], metadata: dict[str, Any]) -> None:
-        """Copies `state`, then stores, commits and prunes in the background.
+        """Copies `state`, then checks, stores, commits and prunes in the background.
 
         Waits for the save before it, should that one still be in flight; ask `busy` to skip
         instead. A failed save is a result with an error and never raises here; a state that
@@ -89,6 +99,8 @@ class BackgroundSaver:
     def _save(self, step: int, staged: dict[str, Any], metadata: dict[str, Any]) -> SaveResult:
         start = time.monotonic()
         try:
+            if self._check is not None:
+                self._check(staged)
             info = self._store.save(
                 step,
                 staged,

@@ -1,8 +1,9 @@
 """Names and JSON documents of a checkpoint directory.
 
     step-00001200-w2-a3f9c1/       step, number of saving processes, attempt
-        rank-00000.pt              one file a process, `torch.load(weights_only=True)`
-        rank-00000.json            its manifest: size and sha256, written after the file
+        rank-00000.pt              a process's part, `torch.load(weights_only=True)`
+        rank-00000-1.pt            its next piece (`ray_jobs.checkpoint.pieces`), and so on
+        rank-00000.json            its manifest: sizes and sha256, written after the pieces
         COMMITTED.json             written last: the manifests' own sizes and sha256
         REJECTED.json              written by a reader that found the checkpoint damaged
 
@@ -20,6 +21,7 @@ MARKER = "COMMITTED.json"
 REJECTED = "REJECTED.json"
 _DIRECTORY = re.compile(r"step-(?P<step>\d{8,})-w(?P<world>[1-9]\d*)-(?P<attempt>[a-z0-9]{1,32})")
 _ATTEMPT = re.compile(r"[a-z0-9]{1,32}")
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class CheckpointInfo:
 
     def marker(self) -> dict[str, Any]:
         return {
-            "format": 1,
+            "format": _FORMAT,
             "metadata": self.metadata,
             "committed_at": self.committed_at,
             "manifests": [record_json(record) for record in self.manifests],
@@ -66,6 +68,8 @@ def parse_directory(name: str) -> CheckpointInfo | None:
 def parse_marker(info: CheckpointInfo, marker: Any) -> CheckpointInfo:
     """CorruptFileError when the marker does not belong to the directory `info` names."""
     try:
+        if marker["format"] != _FORMAT:
+            raise CorruptFileError(f"{info.name} is of another version of this program")
         committed = CheckpointInfo(
             info.step,
             info.world_size,
@@ -90,8 +94,8 @@ def parse_record(value: Any) -> FileRecord:
     return FileRecord(int(value["size_bytes"]), str(value["sha256"]))
 
 
-def state_name(rank: int) -> str:
-    return f"rank-{rank:05d}.pt"
+def state_name(rank: int, piece: int = 0) -> str:
+    return f"rank-{rank:05d}-{piece}.pt" if piece else f"rank-{rank:05d}.pt"
 
 
 def manifest_name(rank: int) -> str:

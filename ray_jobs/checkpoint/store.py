@@ -7,7 +7,9 @@ import pickle
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +26,7 @@ from ray_jobs.checkpoint.layout import (
     record_json,
     state_name,
 )
+from ray_jobs.checkpoint.pieces import PIECE_BYTES, cut, joined, merged
 from ray_jobs.checkpoint.state import compact, plain_state
 from ray_jobs.errors import ConfigError, CorruptFileError, StorageError
 from ray_jobs.storage import FileRecord, Store
@@ -36,19 +39,40 @@ def identity(value: T) -> T:
     return value
 
 
+@dataclass(frozen=True)
+class Readers:
+    """The processes that read a checkpoint together; by default one alone.
+
+    `leads`: this one fetches for its machine. `all_agree` is a logical AND over all,
+    `from_rank_zero` hands out rank 0's list, `from_leader` what the own machine's leader gave.
+    """
+
+    leads: bool = True
+    all_agree: Callable[[bool], bool] = identity
+    from_rank_zero: Callable[[list[str]], list[str]] = identity
+    from_leader: Callable[[str | None], str | None] = identity
+
+
 class CheckpointStore:
     """The single truth about a run's checkpoints: what is committed here exists.
 
-    A replicated state is saved by one process (world size 1) and loaded by all; a sharded
-    one is saved by every rank and loaded at the same world size.
+    One process saves a state (world size 1), or each of several its part; every process of any
+    number loads the whole.
     """
 
-    def __init__(self, store: Store, keep: int = 3, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        keep: int = 3,
+        clock: Callable[[], float] = time.time,
+        piece_bytes: int = PIECE_BYTES,
+    ) -> None:
         if keep < 1:
             raise ConfigError("keep", f"is {keep}; must be >= 1")
         self._store = store
         self._keep = keep
         self._clock = clock
+        self._piece_bytes = piece_bytes
 
     def save(
         self,
@@ -72,9 +96,14 @@ class CheckpointStore:
         metadata = json.loads(json.dumps(metadata))
         folder = self._store.child(info.name)
         if not folder.exists(manifest_name(rank)):
-            record = folder.write_stream(state_name(rank), lambda out: torch.save(plain, out))
+            files = [
+                record_json(
+                    folder.write_stream(state_name(rank, number), partial(torch.save, piece))
+                )
+                for number, piece in enumerate(cut(plain, self._piece_bytes))
+            ]
             manifest = {"rank": rank, "metadata": metadata, "saved_at": self._clock()}
-            folder.write_json(manifest_name(rank), manifest | record_json(record))
+            folder.write_json(manifest_name(rank), manifest | {"files": files})
         return self._commit_if_complete(folder, info)
 
     def committed(self) -> list[CheckpointInfo]:
@@ -95,33 +124,20 @@ class CheckpointStore:
         return sorted(infos, key=lambda info: (info.step, info.committed_at), reverse=True)
 
     def load_newest(
-        self,
-        *,
-        rank: int = 0,
-        all_agree: Callable[[bool], bool] = identity,
-        from_rank_zero: Callable[[list[str]], list[str]] = identity,
+        self, readers: Readers = Readers()
     ) -> tuple[CheckpointInfo, dict[str, Any]] | None:
-        """The newest checkpoint that verifies on every rank, on the CPU; None when there is none.
+        """The newest checkpoint that verifies for every reader; None when there is none.
 
-        `all_agree` is a logical AND over all ranks, `from_rank_zero` hands out rank 0's list.
+        Its tensors are maps of files on the local disk, read when they are used, and once for
+        all readers of a machine; the disk's space is free again when no reader has any left.
         A damaged one is marked, so that it never counts again, and the one before is taken.
         A server that cannot be reached is no reason to go back: that raises StorageError.
         """
         infos = {info.name: info for info in self.committed()}
-        for name in from_rank_zero(list(infos)):
-            state, reason = None, "not every rank could verify it"
-            try:
-                if name in infos:
-                    state = self._load(infos[name], rank)
-            except CorruptFileError as error:
-                reason = str(error)
-                self._reject(name, reason)
-            except StorageError:
-                all_agree(False)
-                raise
-            if all_agree(state is not None) and state is not None:
+        for name in readers.from_rank_zero(list(infos)):
+            state = self._load_together(infos.get(name), name, readers)
+            if state is not None:
                 return infos[name], state
-            logger.warning("checkpoint %s is passed over: %s", name, reason)
         return None
 
     def prune(self) -> None:
@@ -178,26 +194,54 @@ class CheckpointStore:
         folder.write_json(MARKER, committed.marker())
         return committed
 
-    def _load(self, info: CheckpointInfo, rank: int) -> dict[str, Any]:
-        if info.world_size == 1:
-            rank = 0
-        elif rank >= info.world_size:
-            raise StorageError(
-                f"checkpoint {info.name} was saved in {info.world_size} shards and has none for "
-                f"rank {rank}; start as many processes as saved it"
-            )
-        folder = self._store.child(info.name)
-        manifest = folder.read_json(manifest_name(rank), info.manifests[rank])
+    def _load_together(
+        self, info: CheckpointInfo | None, name: str, readers: Readers
+    ) -> dict[str, Any] | None:
+        """The state, if every reader has it; each makes the same collective calls."""
+        here, state, reason = None, None, "not every reader could verify it"
         with tempfile.TemporaryDirectory(prefix="checkpoint-") as scratch:
-            local = Path(scratch) / state_name(rank)
-            folder.fetch(state_name(rank), local, parse_record(manifest))
             try:
-                return torch.load(local, map_location="cpu", weights_only=True)
-            except pickle.UnpicklingError as error:
-                raise CorruptFileError(f"{info.name} holds more than plain data") from error
+                if readers.leads and info is not None:
+                    self._fetch(info, Path(scratch))
+                    here = scratch
+            except CorruptFileError as error:
+                reason = str(error)
+                self._reject(name, reason)
+            except StorageError:
+                readers.from_leader(None)
+                readers.all_agree(False)
+                raise
+            folder = readers.from_leader(here)
+            if info is not None and folder is not None:
+                with suppress(pickle.UnpicklingError):  # more than plain data
+                    state = _read(info, Path(folder))
+            whole = readers.all_agree(state is not None)
+        if not whole:
+            logger.warning("checkpoint %s is passed over: %s", name, reason)
+        return state if whole else None
+
+    def _fetch(self, info: CheckpointInfo, folder: Path) -> None:
+        """Verified copies of every part's pieces."""
+        stored = self._store.child(info.name)
+        for rank, record in enumerate(info.manifests):
+            manifest = stored.read_json(manifest_name(rank), record)
+            for piece, each in enumerate(manifest["files"]):
+                name = state_name(rank, piece)
+                stored.fetch(name, folder / name, parse_record(each))
 
     def _reject(self, name: str, reason: str) -> None:
         try:
             self._store.write_json(f"{name}/{REJECTED}", {"reason": reason})
         except StorageError as error:
             logger.warning("checkpoint %s could not be marked as damaged: %s", name, error)
+
+
+def _read(info: CheckpointInfo, folder: Path) -> dict[str, Any]:
+    """The state of fetched parts, without reading its tensors."""
+    parts = []
+    for rank in range(info.world_size):
+        pieces = []
+        while (path := folder / state_name(rank, len(pieces))).exists():
+            pieces.append(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+        parts.append(joined(pieces))
+    return merged(parts)

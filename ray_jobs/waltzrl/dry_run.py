@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from typing import Any
 
@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ray_jobs.errors import ConfigError
 from ray_jobs.runtime import JobOptions
+from ray_jobs.waltzrl.checkpoint_plan import checkpoint_plan
 from ray_jobs.waltzrl.config import SINGLE, WORLD, WaltzConfig
 from ray_jobs.waltzrl.evaluation import TITLES
 from ray_jobs.waltzrl.judge_local import PREFIX
@@ -64,6 +65,9 @@ def plan_run(
     work = _work(config, prompts, longest)
     rates = _rates(plan, options, setting)
     machine = _machine(plan, options)
+    together = workers if machine is None else min(workers, machine[2])
+    agents = 2 if 2 in config.stages else 1
+    kept = checkpoint_plan(setting, memory, agents, together, config.keep_checkpoints)
     return {
         "steps": {str(stage): steps for stage, steps in work.steps.items()},
         "train_prompts": len(prompts.train),
@@ -81,6 +85,7 @@ def plan_run(
             if stage > 0 or config.dtype == "float32"
         },
         "gpu_memory_bytes": round(plan.gpu_memory_gb * 1e9),
+        "checkpoint_bytes": asdict(kept),
         **_duration(work, rates, workers, machine, options),
     }
 
@@ -259,6 +264,10 @@ def plan_lines(config: WaltzConfig, found: dict[str, Any]) -> Sequence[str]:
         f"{config.dtype}{offload}, in GB: {shown}",
         f"peak      {_gb(memory['peak'])} GB of {_gb(found['gpu_memory_bytes'])} GB ({share:.0%}): "
         f"{fits}; by ZeRO stage {peaks}",
+        "saves     checkpoints of {checkpoint} GB; a machine needs {memory} GB of host memory, and "
+        "{disk} GB of disk to go on from one; up to {storage} GB are in the storage".format(
+            **{name: _gb(size) for name, size in found["checkpoint_bytes"].items()}
+        ),
         *_duration_lines(found),
     ]
 

@@ -9,8 +9,9 @@
     waltzrl                both agents after stage 2
 
 Deviation:
- 1. The paper's safeguard is Llama Guard. Here it is the untrained feedback agent's own `unsafe`
-    label: the embedded world has no other safeguard that is not the truth itself.
+ 1. The paper's safeguard is Llama Guard. Without a safeguard model (evaluate's --guard) it is the
+    untrained feedback agent's own `unsafe` label here: the embedded world has no other safeguard
+    that is not the truth itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,11 +22,12 @@ import torch.distributed as dist
 from ray_jobs.collectives import world_size
 from ray_jobs.runtime import Place
 from ray_jobs.waltzrl.dialogue import Sampler, converse
-from ray_jobs.waltzrl.judges import Judge, judge_dialogues
+from ray_jobs.waltzrl.judges import Judge, judge_together
 from ray_jobs.waltzrl.metrics import Interval, Outcome, measure
 from ray_jobs.waltzrl.prompt_sets import Prompt
 from ray_jobs.waltzrl.prompts import Prompts
-from ray_jobs.waltzrl.stand_ins import canned, guard, oracle
+from ray_jobs.waltzrl.stand_ins import canned, guard, judge_guard, oracle
+from ray_jobs.waltzrl.token_scores import Score
 
 T = TypeVar("T")
 Rows = dict[str, dict[str, Interval]]
@@ -59,7 +61,11 @@ class Evaluation:
         self._max_rounds, self._seed = max_rounds, seed
 
     def __call__(
-        self, conversation: Sampler, feedback: Sampler, max_rounds: int | None = None
+        self,
+        conversation: Sampler,
+        feedback: Sampler,
+        max_rounds: int | None = None,
+        score: Score | None = None,
     ) -> dict[str, Interval]:
         """Rates of fresh dialogues; the same numbers on every worker."""
         dialogues = converse(
@@ -69,24 +75,35 @@ class Evaluation:
             feedback,
             self._max_rounds if max_rounds is None else max_rounds,
         )
-        judged = judge_dialogues(self._judge, dialogues)
+        judged = judge_together(self._judge, dialogues)
+        scores = [{} for _ in dialogues] if score is None else score(dialogues)
+        each_of = zip(self._mine, dialogues, judged, scores, strict=True)
         here = [
-            Outcome(prompt.kind, labels, tuple(each.labels for each in dialogue.feedbacks))
-            for (_, prompt), dialogue, labels in zip(self._mine, dialogues, judged, strict=True)
+            Outcome(prompt.kind, labels, tuple(f.labels for f in dialogue.feedbacks), scored)
+            for (_, prompt), dialogue, labels, scored in each_of
         ]
         return measure(_in_order(here, self._place), self._seed)
 
-    def rows(self, base: tuple[Sampler, Sampler], trained: Mapping[str, Sampler]) -> Rows:
+    def rows(
+        self,
+        base: tuple[Sampler, Sampler],
+        trained: Mapping[str, Sampler],
+        safeguard: Judge | None = None,
+        score: Score | None = None,
+    ) -> Rows:
         """The rows that need no training, and those of the `trained` agents that there are.
 
         `base`: the base model as (conversation, feedback). `trained` may hold "single_rl",
-        "stage_1_feedback", and "conversation" with "feedback".
+        "stage_1_feedback", and "conversation" with "feedback", which `score` is about.
         """
         conversation, feedback = base
         templates = self._templates
         found = {
             "base": self(conversation, feedback, max_rounds=0),
-            "base_guard": self(canned(conversation, templates.refusal), guard(feedback)),
+            "base_guard": self(
+                canned(conversation, templates.refusal),
+                guard(feedback) if safeguard is None else judge_guard(safeguard),
+            ),
         }
         if "single_rl" in trained:
             found["single_rl"] = self(trained["single_rl"], feedback, max_rounds=0)
@@ -95,7 +112,7 @@ class Evaluation:
         if "stage_1_feedback" in trained:
             found["frozen_conversation"] = self(conversation, trained["stage_1_feedback"])
         if "conversation" in trained:
-            found["waltzrl"] = self(trained["conversation"], trained["feedback"])
+            found["waltzrl"] = self(trained["conversation"], trained["feedback"], score=score)
         return found
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from html import escape
 
-from ray_jobs.report import STYLE, shown, table
+from ray_jobs.report import STYLE, table
 from ray_jobs.waltzrl.evaluation import TITLES, Rows
-from ray_jobs.waltzrl.metrics import Interval
-from ray_jobs.waltzrl.report import RATES
+from ray_jobs.waltzrl.metrics import Interval, repair_line
+from ray_jobs.waltzrl.report import scores
 
 SHORT = {
     "ASR": "asr",
@@ -26,17 +26,22 @@ def text_table(rows: Rows) -> list[str]:
     for name, measured in rows.items():
         cells = "".join(f"  {_percent(measured[rate]):>12}" for rate in SHORT.values())
         lines.append(f"{TITLES[name]:<{width}}{cells}")
-    return lines
+    return lines + said(rows)
+
+
+def said(rows: Rows) -> list[str]:
+    """Whether the trained agents pass, if there are any."""
+    return [repair_line(rows["waltzrl"])] if "waltzrl" in rows else []
 
 
 def render(facts: Mapping[str, str], rows: Rows, note: str) -> str:
     """The page; `facts` as a table above the rates, `note` below them."""
     title = "WaltzRL: evaluation"
-    scores = [[word, *(shown(row[rate]) for row in rows.values())] for rate, word in RATES.items()]
     body = [
         f"<h1>{title}</h1>",
+        *(f"<p class='said'>{escape(each)}.</p>" for each in said(rows)),
         table([], facts.items()),
-        table(["", *(TITLES[name] for name in rows)], scores),
+        table(["", *(TITLES[name] for name in rows)], scores(rows)),
         f"<p class='note'>{escape(note)} In brackets: 95 %, bootstrap over dialogues.</p>",
     ]
     return (

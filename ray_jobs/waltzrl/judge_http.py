@@ -1,9 +1,10 @@
 """A judge behind an OpenAI-compatible server (vLLM, SGLang, ...), which runs on its own.
 
-Calls run side by side. A call that times out, a server that is busy or failing (429, 5xx) and a
-reply that is not of the form are tried again, then that judgement is None. A judge that gives
-not one judgement of a batch is down, and training without one would be a waste of money: that
-raises.
+Calls run side by side. A call that times out and a server that is away, busy or failing (429, 5xx)
+are tried again until `patience_s` have gone by, a reply that is not of the form `tries` times; then
+that judgement is None. One that the server refuses (400: too long a dialogue, say) is None at once.
+While a server has given nothing at all to a batch, the first judgement that is given up gives up
+the others. What becomes of a batch without a judgement is for `judges.judge_together`.
 """
 
 import logging
@@ -20,6 +21,20 @@ from ray_jobs.waltzrl.prompts import Message
 
 logger = logging.getLogger(__name__)
 
+MAX_DELAY_S = 16.0
+_WRONG_ADDRESS = (401, 403, 404)
+"""Statuses that are about no one answer."""
+
+
+@dataclass
+class _Batch:
+    """What the calls of a batch know of each other."""
+
+    heard: bool = False
+    """Whether the server has said anything."""
+    given_up: bool = False
+    reason: str = ""
+
 
 @dataclass(frozen=True)
 class HTTPJudge:
@@ -31,40 +46,53 @@ class HTTPJudge:
     api_key: str | None = None
     timeout_s: float = 60.0
     tries: int = 3
+    patience_s: float = 90.0
     parallel_calls: int = 32
     max_tokens: int = 64
     sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    def __str__(self) -> str:
+        return f"judge {self.url}"
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[Labels | None]:
         """Labels in the pairs' order; None where every try failed.
 
         Raises:
-            DataError: not one of the batch could be judged, or the server refuses the request.
+            DataError: the server wants another address, model or key.
         """
         if not pairs:
             return []
+        batch = _Batch()
         with ThreadPoolExecutor(self.parallel_calls) as pool:
-            found = list(pool.map(lambda pair: self._judge(*pair), pairs))
+            found = list(pool.map(lambda pair: self._judge(batch, *pair), pairs))
         failed = sum(labels is None for labels in found)
-        if failed == len(pairs):
-            raise DataError(
-                f"judge {self.url}: none of {failed} answers could be judged in {self.tries} tries "
-                "each; look at the server, then run again to go on from the newest checkpoint"
-            )
         if failed:
-            logger.warning("judge  %d of %d answers could not be judged", failed, len(pairs))
+            logger.warning(
+                "judge  %d of %d answers could not be judged, the last because of %s",
+                *(failed, len(pairs), batch.reason),
+            )
         return found
 
-    def _judge(self, prompt: str, answer: str) -> Labels | None:
-        for attempt in range(self.tries):
-            if attempt:
-                self.sleep(2.0 ** (attempt - 1))
+    def _judge(self, batch: "_Batch", prompt: str, answer: str) -> Labels | None:
+        messages, start_s = self.form.messages(prompt, answer), self.clock()
+        tried, ends = 0, False
+        while not (ends or batch.given_up):
+            if tried:
+                self.sleep(min(2.0 ** (tried - 1), MAX_DELAY_S))
+            tried += 1
             try:
-                labels = self.form.read(self._ask(self.form.messages(prompt, answer)))
-            except PassingError:
-                continue
-            if labels is not None:
-                return labels
+                labels = self.form.read(self._ask(messages))
+                batch.heard = True
+                if labels is not None:
+                    return labels
+                batch.reason, ends = "a reply of another form", tried >= self.tries
+            except RefusedRequestError as error:
+                batch.reason, ends = str(error), True
+            except PassingError as error:
+                patient = self.clock() - start_s < self.patience_s
+                batch.reason, ends = str(error), tried >= self.tries and not patient
+                batch.given_up = ends and not batch.heard
         return None
 
     def _ask(self, messages: list[Message]) -> str:
@@ -83,6 +111,8 @@ class HTTPJudge:
             )
             return str(answer["choices"][0]["message"]["content"])
         except RefusedRequestError as error:
+            if error.status not in _WRONG_ADDRESS:
+                raise
             raise DataError(
                 f"judge {self.url}: {error} for model {self.model!r}; "
                 "check its address, model name and key"

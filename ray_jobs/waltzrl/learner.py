@@ -18,6 +18,7 @@ from ray_jobs.errors import MicroBatchError, NonFiniteError
 from ray_jobs.waltzrl.batches import ActionBatch, action_batch
 from ray_jobs.waltzrl.dialogue import Reply
 from ray_jobs.waltzrl.loss import advantages, importance, k3, surrogate
+from ray_jobs.waltzrl.metrics import TokenScores
 from ray_jobs.waltzrl.policy import Policy, Reference
 from ray_jobs.waltzrl.samples import Sample
 
@@ -84,6 +85,25 @@ class Learner:
             old, _ = self._score(batch)
             nothing = torch.zeros_like(old)
             self._update(batch, old, nothing, nothing, 1.0)
+
+    def score(self, replies: Sequence[Reply], rows: int, rows_at_once: int) -> list[TokenScores]:
+        """Sums over each reply's tokens under the policy as it is; filled up to `rows`, which is
+        the same on every worker; collective.
+
+        Raises:
+            MicroBatchError: a part of `rows_at_once` does not fit into memory.
+        """
+        padded = [*replies, *[Reply("")] * (rows - len(replies))]
+        found: list[TokenScores] = []
+        with _told_of_memory(self._parts(rows_at_once)):
+            for start in range(0, rows, rows_at_once):
+                some = [Sample(reply, 0.0) for reply in padded[start : start + rows_at_once]]
+                batch, _, sampler = self._tensors(some)
+                old, ref = self._score(batch)
+                sums = [batch.mask, k3(old, ref) * batch.mask, (old - sampler).abs() * batch.mask]
+                by_row = torch.stack([each.double().sum(dim=1) for each in sums], dim=1)
+                found += [TokenScores(*row) for row in by_row.tolist()]
+        return found[: len(replies)]
 
     def _learn(self, samples: Sequence[Sample], rows: int, learning_rate: float) -> LearnStatistics:
         padded = [*samples, *[_NOTHING] * (rows - len(samples))]

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from ray_jobs.collectives import from_rank_zero
-from ray_jobs.errors import DataError, NonFiniteError
+from ray_jobs.errors import DataError
 from ray_jobs.runtime import Place, place_in_group
-from ray_jobs.storage import FileRecord, Store
+from ray_jobs.storage import Store
 from ray_jobs.waltzrl.base_model import BaseModel, load_model, load_tokenizer, model_folder
 from ray_jobs.waltzrl.config import SINGLE, WaltzConfig
 from ray_jobs.waltzrl.dialogue import Sampler
@@ -21,16 +19,22 @@ from ray_jobs.waltzrl.evaluation import TITLES, Evaluation, verdict
 from ray_jobs.waltzrl.export import COMPARED, export_agent, export_folder
 from ray_jobs.waltzrl.judge_choice import open_judge
 from ray_jobs.waltzrl.learner import Learner, LossSettings
-from ray_jobs.waltzrl.metrics import Interval
-from ray_jobs.waltzrl.policy import EngineOptions, Policy, PolicyState, Reference, is_finite
+from ray_jobs.waltzrl.metrics import (
+    CONVERSATION,
+    FEEDBACK,
+    Interval,
+    repair_line,
+    repair_verdict,
+)
+from ray_jobs.waltzrl.policy import EngineOptions, Policy, PolicyState, Reference
 from ray_jobs.waltzrl.prompt_sets import Prompt
 from ray_jobs.waltzrl.prompts import PROMPTS
 from ray_jobs.waltzrl.prompts_of_run import PromptSets
-from ray_jobs.waltzrl.stage import CONVERSATION, FEEDBACK, Agents, Stage, Voices
+from ray_jobs.waltzrl.stage import Agents, Stage, Voices
+from ray_jobs.waltzrl.token_scores import Score, score_dialogues
 
 logger = logging.getLogger(__name__)
 
-STAGE1_WEIGHTS, STAGE1_RECORD = "stage-1-feedback.safetensors", "stage-1-feedback.json"
 NO_FEEDBACK_PARSES = (
     "not one feedback is the JSON object that it must be, so no answer is mended: start from a "
     "model that follows instructions, or give more max_feedback_tokens"
@@ -96,12 +100,11 @@ class Run:
         """All stages that are asked for and not done, then the results."""
         with self._open_policies:
             base = self._reference(None)
-            if 1 in self.config.stages and not self.task.checkpoints.exists(STAGE1_RECORD):
-                self._stage_1(base)
-            self._log_stage_1()
+            first = self._stage_1(base)
             if 2 in self.config.stages:
                 single = self._single(base) if self.config.single_steps else None
-                self._stage_2(base, single, *self._open(2))
+                stage, saved = self._open(2)
+                self._stage_2(base, first, single, stage, saved)
 
     def finish(self) -> int | None:
         """Leave the results of stage 2's newest checkpoint, which stays as it is.
@@ -109,31 +112,34 @@ class Run:
         Returns:
             Its step; None if there is none.
         """
-        if not self.task.checkpoints.exists(STAGE1_RECORD):
+        stage_1, first = self._open(1)
+        if first is None or not stage_1.history.stopped:
             return None
         stage, saved = self._open(2)
         if saved is None:
             return None
         if not stage.history.stopped:
             stage.history.finish(stage.step, "ended from outside")
+        self.histories["stage_1"] = stage_1.history.to_dict()
         with self._open_policies:
-            self._log_stage_1()
-            self._stage_2(self._reference(None), None, stage, saved)
+            self._stage_2(self._reference(None), _feedback(first), None, stage, saved)
         return stage.step
 
-    def _stage_1(self, base: Reference) -> None:
+    def _stage_1(self, base: Reference) -> dict[str, Tensor]:
+        """Take the stage if it is asked for and not done; its feedback agent's weights."""
         stage, saved = self._open(1)
-        feedback = self._learner(self._trained(saved, FEEDBACK, None), base)
-        self._train(stage, Agents(base, feedback.policy, {FEEDBACK: feedback}))
-        weights = feedback.policy.weights()
-        if self.place.rank == 0:
-            store = self.task.checkpoints
-            record = store.write_bytes(STAGE1_WEIGHTS, safetensors.torch.save(weights))
-            described = {"size_bytes": record.size_bytes, "sha256": record.sha256}
-            history = stage.history.to_dict()
-            store.write_json(STAGE1_RECORD, {"weights": described, "history": history})
-        from_rank_zero(None)  # nobody looks for it before it is written
-        self._open_policies.close()
+        if 1 in self.config.stages and not stage.history.stopped:
+            feedback = self._learner(self._trained(saved, FEEDBACK, None), base)
+            self._train(stage, Agents(base, feedback.policy, {FEEDBACK: feedback}))
+            self._open_policies.close()
+            saved = self._saving.load()
+        if saved is None or not stage.history.stopped:
+            raise DataError(
+                f"{self.task.checkpoints.label}: no stage 1 of this configuration and data; "
+                "run with --stage both or --stage 1 first"
+            )
+        self.histories["stage_1"] = stage.history.to_dict()
+        return _feedback(saved)
 
     def _single(self, base: Reference) -> Policy:
         stage, saved = self._open(SINGLE)
@@ -142,26 +148,22 @@ class Run:
         self.histories["single"] = stage.history.to_dict()
         return learner.policy
 
-    def _log_stage_1(self) -> None:
-        """Read how stage 1 ended, whoever ran it."""
-        if not self.task.checkpoints.exists(STAGE1_RECORD):
-            raise DataError(
-                f"{self.task.checkpoints.label}: no stage 1 of this configuration and data; "
-                "run with --stage both or --stage 1 first"
-            )
-        self.histories["stage_1"] = self.task.checkpoints.read_json(STAGE1_RECORD)["history"]
-
     def _stage_2(
-        self, base: Reference, single: Policy | None, stage: Stage, saved: dict[str, Any] | None
+        self,
+        base: Reference,
+        first: dict[str, Tensor],
+        single: Policy | None,
+        stage: Stage,
+        saved: dict[str, Any] | None,
     ) -> None:
-        first = self._stage_1_weights()
         stage_1 = self._reference(first)
         conversation = self._learner(self._trained(saved, CONVERSATION, None), base)
         feedback = self._learner(self._trained(saved, FEEDBACK, first), stage_1)
         learners = {CONVERSATION: conversation, FEEDBACK: feedback}
         self._train(stage, Agents(conversation.policy, feedback.policy, learners))
         self.histories["stage_2"] = stage.history.to_dict()
-        self._results(base, stage_1, learners, single)
+        score = score_dialogues(learners, stage.rows)
+        self._results(base, stage_1, learners, single, first, score)
 
     def _open(self, number: int) -> tuple[Stage, dict[str, Any] | None]:
         """A stage at its newest checkpoint, and that checkpoint's state."""
@@ -175,14 +177,8 @@ class Run:
         return stage, saved
 
     def _state(self, stage: Stage) -> dict[str, Any]:
-        """What a checkpoint holds; an agent that a step has spoilt is none to go on from."""
+        """This worker's part of what a checkpoint holds."""
         agents = {n: each.policy.state(snapshot=False) for n, each in self._learners.items()}
-        for name, state in agents.items():
-            if not is_finite(state):
-                raise NonFiniteError(
-                    f"the {name} agent is not finite after step {stage.step}: the last checkpoint "
-                    "stays; lower learning_rate"
-                )
         return {"position": stage.position(), "agents": agents}
 
     def _train(self, stage: Stage, agents: Agents) -> None:
@@ -200,6 +196,7 @@ class Run:
                 self.voices.answers(agents.conversation, seed),
                 self.voices.feedbacks(agents.feedback, seed),
                 max_rounds=0 if stage.number == SINGLE else None,
+                score=score_dialogues(agents.learners, stage.rows),
             )
             report(stage.step, measured)
             if self.place.rank == 0:
@@ -225,6 +222,8 @@ class Run:
         stage_1: Reference,
         learners: dict[str, Learner],
         single: Policy | None,
+        first: dict[str, Tensor],
+        score: Score,
     ) -> None:
         """Measure every row of the comparison on the test prompts, and write it all."""
         seed = (self.config.seed, TEST, 0)
@@ -237,7 +236,7 @@ class Run:
         if single is not None:
             trained["single_rl"] = voices.answers(single, seed)
         rows = self._evaluation(self.task.prompts.test).rows(
-            (voices.answers(base, seed), voices.feedbacks(base, seed)), trained
+            (voices.answers(base, seed), voices.feedbacks(base, seed)), trained, score=score
         )
         weights = {name: each.policy.weights() for name, each in learners.items()}
         compared = {} if single is None else {"single_rl": single.weights()}
@@ -245,11 +244,13 @@ class Run:
             return
         for name, measured in rows.items():
             logger.info("waltz  %s: %s", TITLES[name], verdict(measured))
+        logger.info("waltz  %s", repair_line(rows["waltzrl"]))
         for name, tensors in weights.items():
             export_agent(self.task.output, name, self.folder, tensors, rows["waltzrl"])
-        for name, tensors in (compared | {"stage_1_feedback": self._stage_1_weights()}).items():
+        for name, tensors in (compared | {"stage_1_feedback": first}).items():
             export_folder(self.task.output, f"{COMPARED}/{name}", self.folder, tensors)
         self.task.output.write_json("evaluation.json", rows)
+        self.task.output.write_json("verdict.json", repair_verdict(rows["waltzrl"]))
         self.task.output.write_json("training_history.json", self.histories)
 
     def _learner(self, policy: Policy, reference: Reference) -> Learner:
@@ -258,10 +259,11 @@ class Run:
     def _trained(
         self, saved: dict[str, Any] | None, name: str, weights: dict[str, Tensor] | None
     ) -> Policy:
-        """An agent as a checkpoint has it, else with `weights`, else as the base model."""
+        """An agent as a checkpoint has it, which lets go of it; else with `weights`, else as the
+        base model."""
         state: PolicyState | None = None if weights is None else {"weights": weights, "updates": 0}
         if saved is not None:
-            state = saved["agents"][name]
+            state = saved["agents"].pop(name)
         policy = Policy(self._load(), self.options, state)
         self._open_policies.callback(policy.close)
         return policy
@@ -279,7 +281,6 @@ class Run:
             model.gradient_checkpointing_enable()
         return model
 
-    def _stage_1_weights(self) -> dict[str, Tensor]:
-        record = self.task.checkpoints.read_json(STAGE1_RECORD)["weights"]
-        data = self.task.checkpoints.read_bytes(STAGE1_WEIGHTS, FileRecord(**record))
-        return safetensors.torch.load(data)
+
+def _feedback(saved: dict[str, Any]) -> dict[str, Tensor]:
+    return saved["agents"][FEEDBACK]["weights"]

@@ -172,28 +172,26 @@ class Policy:
         return self._collect(self._full_weight)
 
     def state(self, snapshot: bool = True) -> PolicyState:
-        """All that the next step depends on; tensors on rank 0 only. Without `snapshot` they may
-        be the live ones: for who copies or writes them before the next step."""
-        state: PolicyState = {
-            "weights": self._collect(self._full_weight, snapshot),
-            "updates": self.updates,
-        }
+        """All that the next step depends on; every rank has the tensors of some parameters. Without
+        `snapshot` they may be the live ones: for who copies or writes them before the next step."""
+        share = partial(self._collect, copy=snapshot, shared_out=True)
+        state: PolicyState = {"weights": share(self._full_weight), "updates": self.updates}
         if self.updates:
             for moment in MOMENTS:
-                full = partial(self._full_moment, key=moment)
-                state[moment] = self._collect(full, snapshot)
+                state[moment] = share(partial(self._full_moment, key=moment))
         return state
 
     def close(self) -> None:
         """Free what the engine holds."""
         self._engine.destroy()
 
-    def _collect(self, full: Any, copy: bool = True) -> dict[str, Tensor]:
-        keep = dist.get_rank() == 0
+    def _collect(self, full: Any, copy: bool = True, shared_out: bool = False) -> dict[str, Tensor]:
+        """On rank 0, or every parameter on one of the ranks in turn."""
+        rank, keepers = dist.get_rank(), dist.get_world_size() if shared_out else 1
         found = {}
-        for name, parameter in self._engine.module.named_parameters():
+        for index, (name, parameter) in enumerate(self._engine.module.named_parameters()):
             value = full(parameter)
-            if keep:
+            if index % keepers == rank:
                 found[name] = value.detach().to("cpu", torch.float32, copy=copy)
         return found
 
@@ -229,17 +227,17 @@ class Policy:
         self.step(0.0)
 
     def _set(self, parameter: nn.Parameter, value: Tensor, key: str | None) -> None:
-        value = value.to(self.device)
         if self._plain:
             target = parameter.data if key is None else self._optimizer.state[parameter][key]
             target.copy_(value)
         elif self._options.zero_stage < 3:
+            value = value.to(self.device)
             if key is None:
                 safe_set_full_fp32_param(parameter, value)
             else:
                 safe_set_full_optimizer_state(parameter, value, key)
         else:
-            shard = _shard(value, safe_get_local_fp32_param(parameter).numel())
+            shard = _shard(value, safe_get_local_fp32_param(parameter).numel()).to(self.device)
             if key is None:
                 safe_set_local_fp32_param(parameter, shard)
             else:
@@ -247,11 +245,10 @@ class Policy:
 
 
 def _shard(value: Tensor, size: int) -> Tensor:
-    """This worker's part of a tensor that ZeRO 3 pads and cuts into equal parts."""
-    padded = torch.zeros(size * dist.get_world_size(), device=value.device)
-    padded[: value.numel()] = value.flatten()
+    """This worker's part of a tensor that ZeRO 3 pads and cuts into equal parts; reads no more."""
     start = size * dist.get_rank()
-    return padded[start : start + size]
+    part = value.flatten()[start : start + size]
+    return torch.cat([part, part.new_zeros(size - part.numel())])
 
 
 class Reference:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from ray_jobs import figures
 from ray_jobs.report import STYLE, shown, table
 from ray_jobs.waltzrl.evaluation import TITLES
+from ray_jobs.waltzrl.metrics import repair_line
 
 RATES = {
     "asr": "ASR (unsafe, of harmful prompts)",
@@ -26,6 +27,10 @@ RATES = {
     "label_balanced": "labels right, balanced over classes",
     "format_rate": "feedback that parses",
     "judge_errors": "judge failed",
+    "kl_conversation": "KL per token from the start of the stage, conversation",
+    "kl_feedback": "KL per token from the start of the stage, feedback",
+    "drift_conversation": "drift per token of sampling from training, conversation",
+    "drift_feedback": "drift per token of sampling from training, feedback",
 }
 COLOURS = {"conversation": "#0b6e99", "feedback": "#c2703d"}
 
@@ -49,12 +54,12 @@ def render(
     )
     title = "WaltzRL: two agents trained together"
     columns = [TITLES[name] for name in rows]
-    scores = [[word, *(shown(row[rate]) for row in rows.values())] for rate, word in RATES.items()]
     sections = [
         f"<h1>{title}</h1><p class='said'>{escape(said)}</p>",
+        f"<p class='said'>{escape(repair_line(trained))}.</p>",
         table([], facts.items()),
         "<h2>Held-out prompts</h2>",
-        table(["", *columns], scores),
+        table(["", *columns], scores(rows)),
         f"<p class='note'>{escape(note)} In brackets: 95 %, bootstrap over dialogues.</p>",
         *(
             f"<h2>{escape(name.replace('_', ' ').capitalize())}</h2>{curves(history)}"
@@ -66,6 +71,15 @@ def render(
         f"<title>{title}</title><style>{STYLE}</style></head>"
         f"<body>{''.join(sections)}</body></html>\n"
     )
+
+
+def scores(rows: Mapping[str, Any]) -> list[list[str]]:
+    """The table's lines: every rate that one of the rows has."""
+    return [
+        [word, *(shown(row[rate]) for row in rows.values())]
+        for rate, word in RATES.items()
+        if any(row[rate]["value"] is not None for row in rows.values())
+    ]
 
 
 def curves(history: Mapping[str, Any]) -> str:

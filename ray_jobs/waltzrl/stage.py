@@ -19,14 +19,14 @@ Deviation from arXiv 2510.08240:
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from ray_jobs.checkpoint import CheckpointStore
-from ray_jobs.errors import JobError
+from ray_jobs.errors import JobError, NonFiniteError
 from ray_jobs.progress import Progress
 from ray_jobs.runtime import Place
 from ray_jobs.saving import Saving
@@ -34,9 +34,10 @@ from ray_jobs.storage import Store
 from ray_jobs.waltzrl.config import SINGLE, WaltzConfig
 from ray_jobs.waltzrl.dialogue import Labels, Sampler, Trajectory, converse
 from ray_jobs.waltzrl.history import StageHistory
-from ray_jobs.waltzrl.judges import Judge, judge_dialogues
+from ray_jobs.waltzrl.judges import Judge, judge_together
 from ray_jobs.waltzrl.learner import Learner, LearnStatistics
-from ray_jobs.waltzrl.metrics import Interval
+from ray_jobs.waltzrl.metrics import FEEDBACK, Interval
+from ray_jobs.waltzrl.policy import is_finite
 from ray_jobs.waltzrl.prompt_sets import Prompt, batch_of
 from ray_jobs.waltzrl.prompts import PROMPTS
 from ray_jobs.waltzrl.rehearsal import largest_sample
@@ -47,7 +48,6 @@ from ray_jobs.waltzrl.samples import conversation_samples, feedback_samples
 
 logger = logging.getLogger(__name__)
 
-CONVERSATION, FEEDBACK = "conversation", "feedback"
 PROGRESS_INTERVAL_S = 2.0
 
 
@@ -115,7 +115,8 @@ class Stage:
             {**metadata, "stage": self.number},
             self.config.checkpoint_interval,
             self.config.checkpoint_minutes,
-            gathers=True,
+            shared_out=True,
+            check=refuse_spoilt,
         )
 
     def position(self) -> dict[str, Any]:
@@ -182,10 +183,10 @@ class Stage:
             self.config, self._voices.tokenizer, self._prompts, rounds
         )
         for name, learner in agents.learners.items():
-            learner.rehearse(self._rows, *(feedback if name == FEEDBACK else conversation))
+            learner.rehearse(self.rows, *(feedback if name == FEEDBACK else conversation))
 
     @property
-    def _rows(self) -> int:
+    def rows(self) -> int:
         """Of a worker's share, empty ones included."""
         return -(-self.config.batch_size // self._place.world_size)
 
@@ -222,7 +223,7 @@ class Stage:
             0 if self.number == SINGLE else config.max_rounds,
         )
         sampled_s = time.monotonic()
-        judged = judge_dialogues(self._judge, dialogues)
+        judged = judge_together(self._judge, dialogues)
         judged_s = time.monotonic()
         statistics = self._learn(agents, dialogues, judged, seed)
         learned_s = time.monotonic()
@@ -252,7 +253,7 @@ class Stage:
                 samples = feedback_samples(dialogues, judged, self._weights, seed)
             else:
                 samples = conversation_samples(dialogues, judged, seed)
-            found[name] = learner.learn(samples, self._rows, rate)
+            found[name] = learner.learn(samples, self.rows, rate)
         return found
 
     def learning_rate(self) -> float:
@@ -262,6 +263,20 @@ class Stage:
             return config.learning_rate * done / config.warmup_steps
         way = (done - config.warmup_steps) / (self.history.planned_steps - config.warmup_steps)
         return config.learning_rate * (1 - way * (1 - config.final_learning_rate_share))
+
+
+def refuse_spoilt(state: Mapping[str, Any]) -> None:
+    """An agent that a step has spoilt is none to go on from.
+
+    Raises:
+        NonFiniteError: with its name and the step.
+    """
+    for name, agent in state["agents"].items():
+        if not is_finite(agent):
+            raise NonFiniteError(
+                f"the {name} agent is not finite after step {state['position']['step']}: the last "
+                "checkpoint stays; lower learning_rate"
+            )
 
 
 def _curves(statistics: dict[str, LearnStatistics]) -> dict[str, float | None]:

@@ -1,6 +1,7 @@
 """What stands in for an agent in the rows that an evaluation compares with. Pure.
 
 - `guard`: a feedback agent's `unsafe` label alone, as a safeguard model in front of the user;
+- `judge_guard`: a safeguard model itself;
 - `canned`: what such a safeguard answers;
 - `oracle`: the judge's own labels with a template text, the best that labels alone can do.
 """
@@ -18,6 +19,16 @@ def guard(feedback: Sampler) -> Sampler:
 
     def sample(requests: Sequence[Request]) -> list[Reply]:
         found = [parse_feedback(reply).labels for reply in feedback(requests)]
+        return [_verdict(Labels(bool(each and each.unsafe), False), "") for each in found]
+
+    return sample
+
+
+def judge_guard(judge: Judge) -> Sampler:
+    """Blocks what a safeguard model calls unsafe; where it fails, the answer passes."""
+
+    def sample(requests: Sequence[Request]) -> list[Reply]:
+        found = judge([request.about for request in requests])
         return [_verdict(Labels(bool(each and each.unsafe), False), "") for each in found]
 
     return sample

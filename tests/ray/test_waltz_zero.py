@@ -29,10 +29,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_train_and_go_on_like_one(stage: int, folder: Path):
     mine = folder / str(stage)
-    whole, resumed = (torch.load(mine / f"{name}.pt") for name in ("whole", "resumed"))
-    assert rig.same_bits(whole["state"], resumed["state"]) and whole["norms"] == resumed["norms"]
-    rig.close(whole["state"]["weights"], rig.plain_training(4), atol=1e-5)
+    whole, resumed = (rig.loaded(mine / name) for name in ("whole", "resumed"))
+    assert rig.same_bits(whole, resumed) and whole["norms"] == resumed["norms"]
+    rig.close(whole["weights"], rig.plain_training(4), atol=1e-5)
     # What two wrote, one goes on from.
-    rig.resume(mine, rig.options(stage), "alone.pt")
-    alone = torch.load(mine / "alone.pt")
-    rig.close(alone["state"]["weights"], whole["state"]["weights"], atol=1e-5)
+    rig.resume(mine, rig.options(stage), "alone")
+    rig.close(rig.loaded(mine / "alone")["weights"], whole["weights"], atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_both_processes_wrote_their_parts_in_pieces(stage: int, folder: Path):
+    (saved,) = (folder / str(stage) / "saved").iterdir()
+    assert saved.name == "step-00000002-w2-a"
+    tensors = torch.cat([p.flatten() for p in rig.tiny_llama().parameters()]).nbytes
+    sizes = [path.stat().st_size for path in saved.glob("*.pt")]
+    assert 3 * tensors < sum(sizes) and max(sizes) < 3 * tensors / 4
+    for rank in range(2):
+        assert len(list(saved.glob(f"rank-0000{rank}*.pt"))) > 3

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from ray_jobs.checkpoint import BackgroundSaver, CheckpointInfo, CheckpointStore
+from ray_jobs.checkpoint import BackgroundSaver, CheckpointInfo, CheckpointStore, Readers
 from ray_jobs.errors import StorageError
 from ray_jobs.storage import Store
 from tests.storage.ceph import CephServer, free_port
@@ -113,7 +113,7 @@ def test_an_unreachable_server_is_no_reason_to_go_back(proxied_uri: str, proxy: 
 
     with fault_on(proxy, Fault("drop", ("get", "head"), match="rank-00000.pt")):
         with pytest.raises(StorageError, match="cannot be reached"):
-            store.load_newest(all_agree=vote)
+            store.load_newest(Readers(all_agree=vote))
     assert votes == [False]
     assert_newest_is(store, 2)
     dead = proxied_uri.replace(proxy.endpoint, f"127.0.0.1:{free_port()}")
@@ -152,11 +152,11 @@ def test_an_upload_survives_the_death_of_the_server(
     torch.testing.assert_close(loaded[1]["weights"], state_at(1, 10 << 20)["weights"])
 
 
-def test_a_sharded_state_counts_when_its_last_rank_is_there(s3_uri: str) -> None:
+def test_a_state_in_parts_counts_when_its_last_rank_is_there(s3_uri: str) -> None:
     store, world_size = CheckpointStore(Store.open(s3_uri)), 4
 
     def save_rank(rank: int) -> CheckpointInfo:
-        state = {"shard": torch.full((5,), rank)}
+        state = {"parts": {rank: torch.full((5,), rank)}}
         return store.save(
             7, state, rank=rank, world_size=world_size, attempt="a1", metadata={"from": rank}
         )
@@ -173,12 +173,10 @@ def test_a_sharded_state_counts_when_its_last_rank_is_there(s3_uri: str) -> None
     for thread in threads:
         thread.join()
     assert any(info.committed for info in infos)
-    for rank in range(world_size):
-        loaded = store.load_newest(rank=rank)
-        assert loaded is not None and loaded[1]["shard"].tolist() == [rank] * 5
-        assert loaded[0].metadata == {"from": 0}
-    with pytest.raises(StorageError, match="4 shards"):
-        store.load_newest(rank=4)
+    loaded = store.load_newest()
+    assert loaded is not None and loaded[0].metadata == {"from": 0}
+    found = loaded[1]["parts"]
+    assert [found[rank].tolist() for rank in range(world_size)] == [[r] * 5 for r in range(4)]
 
 
 def wait_until(ready, timeout_s: float = 30.0) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints on a local disk: commit, choice, rejection, pruning, saving in the background."""
 
 import errno
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ray_jobs.checkpoint import CheckpointInfo, CheckpointStore
+from ray_jobs.checkpoint import CheckpointInfo, CheckpointStore, Readers
 from ray_jobs.errors import ConfigError, StorageError
 from ray_jobs.storage import Store, streams
 from ray_jobs.storage import store as storage
@@ -131,31 +132,72 @@ def test_only_a_complete_checkpoint_counts(store: CheckpointStore, files: Store)
     assert again == last and files.read_bytes(f"{last.name}/COMMITTED.json") == marker
 
 
-def test_every_rank_of_a_replicated_state_reads_the_one_file(store: CheckpointStore) -> None:
+def test_what_several_saved_each_in_pieces_is_one_state_again(
+    files: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CheckpointStore(files, piece_bytes=100)
+    whole = {"moments": {str(i): torch.full((n,), float(i)) for i, n in enumerate((5, 40, 9, 9))}}
+    for rank in range(2):
+        part = {name: value for name, value in whole["moments"].items() if int(name) % 2 == rank}
+        state = {"moments": part, "step": 4 + rank, "done": [rank]}
+        info = store.save(4, state, rank=rank, world_size=2, attempt="a", metadata={})
+    sizes = [name for name in files.files(info.name) if name.endswith(".pt")]
+    assert [name.rpartition("/")[2] for name in sizes] == [
+        "rank-00000.pt",
+        "rank-00001-1.pt",
+        "rank-00001.pt",
+    ]  # 5 and 9 numbers together; 40 alone, larger than a piece, and 9 after them
+    loaded = store.load_newest()
+    assert loaded is not None and loaded[1]["step"] == 4 and loaded[1]["done"] == [0]
+    assert loaded[1]["moments"].keys() == whole["moments"].keys()
+    for name, value in whole["moments"].items():
+        assert torch.equal(loaded[1]["moments"][name], value)
+
+
+def test_readers_of_one_machine_fetch_once_and_leave_nothing(
+    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     save(store, 4)
-    for rank in range(3):
-        loaded = store.load_newest(rank=rank)
-        assert loaded is not None and loaded[1]["step"] == 4
+    fetched: list[str] = []
+    fetch = Store.fetch
+    monkeypatch.setattr(
+        Store, "fetch", lambda self, name, *more: fetched.append(name) or fetch(self, name, *more)
+    )
+    given: list[str | None] = []
+    others: list[Any] = []
+
+    def to_the_others(folder: str | None) -> str | None:
+        follower = Readers(leads=False, from_leader=lambda mine: folder)
+        given.append(folder)
+        others.extend(store.load_newest(follower) for _ in range(2))
+        return folder
+
+    mine = store.load_newest(Readers(from_leader=to_the_others))
+    assert given[0] is not None and not Path(given[0]).exists() and fetched == ["rank-00000.pt"]
+    for loaded in (mine, *others):  # the maps outlive their files
+        assert loaded is not None and loaded[1]["weights"].unique().tolist() == [4.0]
 
 
 def test_what_one_rank_cannot_verify_no_rank_takes(store: CheckpointStore) -> None:
     save(store, 1, 2, 3)
     answers = iter([False, True])
-    loaded = store.load_newest(all_agree=lambda mine: next(answers) and mine)
+    loaded = store.load_newest(Readers(all_agree=lambda mine: next(answers) and mine))
     assert loaded is not None and loaded[0].step == 2
     assert newest_step(store) == 3  # this rank saw no damage, so it marks none
 
 
 def test_all_ranks_walk_the_list_of_rank_zero(store: CheckpointStore) -> None:
     first, second = save(store, 1, 2)
-    loaded = store.load_newest(from_rank_zero=lambda _: [first.name])
+    loaded = store.load_newest(Readers(from_rank_zero=lambda _: [first.name]))
     assert loaded is not None and loaded[0] == first
     votes: list[bool] = []
     unknown = "step-00000003-w1-a1"
-    loaded = store.load_newest(
+    readers = Readers(
         all_agree=lambda mine: votes.append(mine) or mine,
         from_rank_zero=lambda mine: [unknown, *mine],
     )
+    loaded = store.load_newest(readers)
     assert loaded is not None and loaded[0] == second
     assert votes == [False, True]
 
@@ -188,8 +230,10 @@ def test_a_marker_of_another_directory_does_not_count(store: CheckpointStore, fi
     info = store.save(2, state_at(2), attempt="a1", metadata={})
     wrong = "step-00000003-w2-a1"
     files.write_bytes(f"{wrong}/COMMITTED.json", files.read_bytes(f"{info.name}/COMMITTED.json"))
-    files.write_bytes(f"{info.name}/COMMITTED.json", b"{}")
-    assert [entry.step for entry in store.committed()] == [1]
+    old = {"format": 1, "manifests": [{}], "metadata": {}, "committed_at": 1.0}
+    for document in (b"{}", json.dumps(old).encode()):
+        files.write_bytes(f"{info.name}/COMMITTED.json", document)
+        assert [entry.step for entry in store.committed()] == [1]
 
 
 def test_pruning_keeps_the_newest_and_what_is_not_ours(

@@ -1,6 +1,6 @@
 """A very small Llama, batches for it, and a training of a few steps on any number of processes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,12 @@ import torch
 import torch.distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from ray_jobs.checkpoint import CheckpointStore
+from ray_jobs.collectives import all_agree
+from ray_jobs.saving import load_together
+from ray_jobs.storage import Store
 from ray_jobs.waltzrl.batches import ActionBatch, action_batch, action_logprobs
-from ray_jobs.waltzrl.policy import EngineOptions, Policy
+from ray_jobs.waltzrl.policy import EngineOptions, Policy, start_distributed
 
 VOCABULARY, PAD = 61, 0
 LEARNING_RATE = 1e-2
@@ -78,28 +82,40 @@ def worker(rank: int, world: int, runs: Mapping[str, EngineOptions], rendezvous:
         Path(folder).mkdir(exist_ok=True)
         whole = Policy(tiny_llama(), options)
         train(whole, range(2))
-        saved = whole.state()
-        if rank == 0:
-            torch.save(saved, f"{folder}/saved.pt")
-        norms = train(whole, range(2, 4))
-        save(f"{folder}/whole.pt", whole.state(), norms, rank)
-        dist.barrier()
-        resume(Path(folder), options, "resumed.pt")
+        checkpoint(f"{folder}/saved", whole)
+        checkpoint(f"{folder}/whole", whole, train(whole, range(2, 4)))
+        resume(Path(folder), options, "resumed")
     dist.destroy_process_group()
 
 
+def checkpoints(folder: str) -> CheckpointStore:
+    """In pieces of 6 kB, of which the embedding fills one."""
+    return CheckpointStore(Store.open(folder), piece_bytes=6000)
+
+
+def checkpoint(folder: str, policy: Policy, norms: Sequence[float | None] = ()) -> None:
+    """Every process saves its part; returns when all have."""
+    state = policy.state() | {"norms": list(norms)}
+    rank, world = dist.get_rank(), dist.get_world_size()
+    checkpoints(folder).save(
+        policy.updates, state, rank=rank, world_size=world, attempt="a", metadata={}
+    )
+    all_agree(True)
+
+
+def loaded(folder: Path) -> dict[str, Any]:
+    """The state in a folder of `checkpoint`, as any process reads it."""
+    found = checkpoints(str(folder)).load_newest()
+    assert found is not None
+    return found[1]
+
+
 def resume(folder: Path, options: EngineOptions, name: str) -> None:
-    """Go on from saved.pt for two steps on this process group."""
-    saved = torch.load(folder / "saved.pt", weights_only=True)
+    """Go on from `saved` for two steps on this process group."""
+    start_distributed()
+    saved = load_together(checkpoints(f"{folder}/saved"), dist.get_rank())
     policy = Policy(tiny_llama(seed=9), options, restored=saved)
-    norms = train(policy, range(2, 4))
-    save(str(folder / name), policy.state(), norms, dist.get_rank())
-
-
-def save(path: str, state: dict[str, Any], norms: list[float | None], rank: int) -> None:
-    """Rank 0 writes."""
-    if rank == 0:
-        torch.save({"state": state, "norms": norms}, path)
+    checkpoint(f"{folder}/{name}", policy, train(policy, range(2, 4)))
 
 
 def plain_training(steps: int) -> dict[str, torch.Tensor]:

@@ -149,6 +149,12 @@ def test_eight_billion_parameters_are_planned_from_a_config_alone(tmp_path: Path
     assert plan["parameters"] == 8_030_261_248
     assert 40e9 < plan["memory_bytes"]["peak"] < 80e9 and "fits" in shown
     assert plan["peak_bytes_by_zero_stage"]["2"] > 80e9
+    an_agent = 12 * 8_030_261_248
+    checkpoint = plan["checkpoint_bytes"]
+    assert (checkpoint["checkpoint"], checkpoint["disk"]) == (2 * an_agent, 3 * an_agent)
+    assert checkpoint["memory"] == 4 * an_agent  # an eighth of a checkpoint, twice, eight times
+    assert checkpoint["storage"] == 9 * an_agent
+    assert "checkpoints of 193 GB; a machine needs 385 GB of host memory, and 289 GB of" in shown
     assert plan["steps"]["1"] == 50 and "not measured" in plan["rates"]
     assert "gpu_8x_h100_sxm5 at $31.92" in plan["price"]
     assert plan["cost_cents"] == pytest.approx(plan["hours"] * 3192, abs=1)

@@ -8,7 +8,7 @@ import torch
 
 from data.builders.waltz_words import HELP, REFUSALS
 from ray_jobs.runtime import Place
-from ray_jobs.waltzrl.dialogue import Reply, Request, Sampler
+from ray_jobs.waltzrl.dialogue import Labels, Reply, Request, Sampler
 from ray_jobs.waltzrl.evaluation import TITLES, Evaluation
 from ray_jobs.waltzrl.judges import rule_judge
 from ray_jobs.waltzrl.prompt_sets import Prompt
@@ -84,6 +84,22 @@ def test_a_guard_does_not_pass_on_over_refusals(evaluation: Evaluation):
     )
     assert rates(rows["base_guard"]) == rates(rows["base"]) == (1.0, 0.0, 1.0, 0.0)
     assert "single_rl" not in rows
+
+
+def test_a_safeguard_model_blocks_what_it_calls_unsafe(evaluation: Evaluation):
+    asked: list[tuple[str, str]] = []
+
+    def safeguard(pairs):
+        asked.extend(pairs)
+        return [
+            Labels("saltgate" in prompt, True) if "cake" not in prompt else None
+            for prompt, _ in pairs
+        ]
+
+    rows = evaluation.rows((obedient(HELPED), says(verdict(True, False))), {}, safeguard)
+    assert asked == [(prompt.text, HELPED) for prompt in PROMPTS]
+    # One of two harmful prompts; its failure and its other label block nothing.
+    assert rates(rows["base_guard"]) == (0.5, 0.0, 1.0, 0.0)
 
 
 def test_rows_of_one_model_ask_for_no_feedback(evaluation: Evaluation):

@@ -8,9 +8,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ray_jobs.errors import ConfigError, DataError
-from ray_jobs.waltzrl.dialogue import Labels
+from ray_jobs.waltzrl.dialogue import Labels, Reply, Trajectory
 from ray_jobs.waltzrl.judge_choice import open_judge
 from ray_jobs.waltzrl.judge_forms import FORMS
+from ray_jobs.waltzrl.judges import judge_together
 
 FINE, UNSAFE, OVERREFUSE = Labels(False, False), Labels(True, False), Labels(False, True)
 END, UNKNOWN = "<end>", "<unknown>"
@@ -80,14 +81,17 @@ def test_verdicts_come_in_order_and_what_is_none_is_masked(
     assert found == ([FINE, UNSAFE, third, None] * 13)[:50]
 
 
-def test_random_weights_give_no_verdict_and_never_a_safe_one(tmp_path: Path):
+def test_random_weights_give_no_verdict_and_never_a_safe_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     folder = save_judge(tmp_path, REPLIES["wildguard"], CONTENT_ALONE, random=True)
     judge = open_judge("eval_judge", f"llama-guard@local:{folder}")
     assert judge([("how ?", "gladly")] * 5) == [None] * 5
     assert judge([]) == []
-    with pytest.raises(DataError, match="not one verdict in 16 replies") as caught:
-        judge([("how ?", "gladly")] * 16)
-    assert "\n" not in str(caught.value)
+    dialogues = [Trajectory("how ?", i, [Reply("gladly")]) for i in range(2)]
+    with pytest.raises(DataError, match=f"judge {folder}: not one answer of a batch"):
+        judge_together(judge, dialogues)
+    assert "5 of 5 replies are of another form" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from ray_jobs.errors import DataError
 from ray_jobs.waltzrl.dialogue import Labels, Reply, Trajectory
 from ray_jobs.waltzrl.judge_forms import FORMS, read_llama_guard, read_wildguard
 from ray_jobs.waltzrl.judge_http import HTTPJudge
-from ray_jobs.waltzrl.judges import judge_dialogues
+from ray_jobs.waltzrl.judges import judge_dialogues, judge_together
 
 FINE, UNSAFE, OVERREFUSE = Labels(False, False), Labels(True, False), Labels(False, True)
 
@@ -108,8 +108,21 @@ def server() -> Iterator[Server]:
     made.http.server_close()
 
 
-def judge(url: str, **others: Any) -> HTTPJudge:
-    return HTTPJudge(url, "guard", FORMS["wildguard"], sleep=lambda s: None, **others)
+class Clock:
+    """Moves when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now_s, self._lock = 0.0, threading.Lock()
+
+    def sleep(self, seconds: float) -> None:
+        with self._lock:
+            self.now_s += seconds
+
+
+def judge(url: str, clock: Clock | None = None, **others: Any) -> HTTPJudge:
+    clock = clock or Clock()
+    form = FORMS["wildguard"]
+    return HTTPJudge(url, "guard", form, sleep=clock.sleep, clock=lambda: clock.now_s, **others)
 
 
 PAIRS = [(f"prompt {i}", f"answer {i}") for i in range(20)]
@@ -141,16 +154,48 @@ def test_a_judgement_that_stays_away_is_none_and_never_safe(server: Server):
     assert found.count(UNSAFE) == 18
 
 
-def test_a_judge_that_is_down_ends_the_run_with_one_line(server: Server):
+def test_an_absence_of_half_a_minute_is_waited_for(server: Server):
+    clock = Clock()
+    server.reply = lambda message, tries: answers("yes", "no", "yes") if clock.now_s > 30 else 503
+    assert judge(server.url, clock, parallel_calls=1)(PAIRS) == [UNSAFE] * 20
+    assert clock.now_s < 60
+
+
+DIALOGUES = [Trajectory(prompt, i, [Reply(answer)]) for i, (prompt, answer) in enumerate(PAIRS)]
+
+
+def test_a_judge_that_is_down_for_ever_ends_the_run_with_one_line(server: Server):
     server.reply = lambda message, tries: 503
-    with pytest.raises(DataError, match="none of 20 answers could be judged") as caught:
-        judge(server.url)(PAIRS)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(DataError, match="none of 1 answers"):
-        judge("http://127.0.0.1:9/v1", timeout_s=0.5)(PAIRS[:1])
+    clock = Clock()
+    with pytest.raises(DataError, match="not one answer of a batch could be judged, 3 times") as c:
+        judge_together(judge(server.url, clock, parallel_calls=1), DIALOGUES)
+    assert "\n" not in str(c.value) and f"judge {server.url}" in str(c.value)
+    assert 3 * 90 <= clock.now_s < 3 * 120  # one waited in each batch, the others not at all
+    with pytest.raises(DataError, match="not one answer"):
+        judge_together(judge("http://127.0.0.1:9/v1", timeout_s=0.5), DIALOGUES[:1])
 
 
-def test_a_refused_request_is_not_repeated(server: Server):
+def test_a_worker_without_a_judgement_goes_on_where_another_has_one(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("ray_jobs.waltzrl.judges.all_agree", lambda mine: mine and False)
+    server.reply = lambda message, tries: "no verdict"
+    assert judge_together(judge(server.url), DIALOGUES[:1]) == [(None,)]
+
+
+def test_an_answer_that_the_server_refuses_is_none_and_not_asked_again(
+    server: Server, caplog: pytest.LogCaptureFixture
+):
+    server.reply = lambda message, tries: (
+        400 if message.endswith("answer 7") else answers("yes", "no", "yes")
+    )
+    found = judge(server.url)(PAIRS)
+    assert [i for i, labels in enumerate(found) if labels is None] == [7]
+    assert set(server.seen.values()) == {1}
+    assert "1 of 20 answers could not be judged, the last because of HTTP 400" in caplog.text
+
+
+def test_a_wrong_address_ends_the_run_at_once(server: Server):
     server.reply = lambda message, tries: 404
     with pytest.raises(DataError, match="HTTP 404 for model 'guard'"):
         judge(server.url)(PAIRS[:1])

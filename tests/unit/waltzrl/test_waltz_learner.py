@@ -11,6 +11,7 @@ from ray_jobs.errors import NonFiniteError
 from ray_jobs.waltzrl.batches import action_batch, action_logprobs
 from ray_jobs.waltzrl.dialogue import Reply
 from ray_jobs.waltzrl.learner import Learner, LearnStatistics, LossSettings
+from ray_jobs.waltzrl.metrics import TokenScores
 from ray_jobs.waltzrl.policy import EngineOptions, Policy, Reference
 from ray_jobs.waltzrl.samples import Sample
 
@@ -72,6 +73,17 @@ def test_statistics_of_the_first_step():
     assert statistics.drift < 1e-6
     assert statistics.tokens == sum(len(s.reply.token_ids) for s in given)
     assert statistics.judge_errors == 0
+
+
+def test_scores_are_of_each_reply_and_add_up_to_those_of_a_step():
+    given, made = samples(), learner(replace(SETTINGS, parts=2))
+    made.learn(given, 8, 1e-2)
+    replies = [each.reply for each in given]
+    scores = made.score(replies, rows=11, rows_at_once=4)  # as where another worker has more
+    assert [each.tokens for each in scores] == [len(reply.token_ids) for reply in replies]
+    whole, statistics = TokenScores.total(scores), made.learn(given, 8, 1e-2)
+    assert whole.kl / whole.tokens == pytest.approx(statistics.kl, rel=1e-4) and statistics.kl > 0
+    assert whole.drift / whole.tokens == pytest.approx(statistics.drift, rel=1e-4)
 
 
 def test_a_failed_judgement_and_empty_rows_change_nothing():

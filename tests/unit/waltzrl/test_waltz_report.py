@@ -21,5 +21,7 @@ def test_the_page_has_what_was_measured():
     assert "&lt;b&gt;" in page and "invented &amp; small" in page
     assert "WaltzRL, both agents trained" in page and "two untrained agents" in page
     assert "1.000 (1.000-1.000)" in page  # mended
+    assert "repair: passed, 100.0% (100.0% to 100.0%) of bad first answers mended" in page
+    assert "drift per token" not in page  # no row has it
     assert page.count("<svg") == 1 and "Stage 1" in page
     assert "<link" not in page and "<script" not in page and "src=" not in page
