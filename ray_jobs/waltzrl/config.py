@@ -37,6 +37,10 @@ class WaltzConfig:
     dataset: str = WORLD
     """Prompts: waltz-world (embedded), or files with commas between: WildJailbreak, OR-Bench,
     XSTest, HarmBench or StrongREJECT as published, or JSONL with prompt and expected_category."""
+    test_dataset: str | None = None
+    """Files with the test prompts, and no others; default: a share of the dataset."""
+    allow_leak: bool = False
+    """Train although test prompts are near duplicates of training prompts."""
     prompts: str = "world"
     """System prompts: world, or instruct for real chat models."""
     stage: str = "both"
@@ -209,6 +213,8 @@ class WaltzConfig:
                 "dataset",
                 f"{WORLD} has invented rules that no real model knows; give files of prompts",
             )
+        if self.dataset == WORLD and self.test_dataset is not None:
+            raise ConfigError("test_dataset", f"{WORLD} has test prompts of its own; leave it out")
         for name in ("train_judge", "eval_judge"):
             if self.dataset != WORLD and getattr(self, name) == "rules":
                 raise ConfigError(name, "rules knows the embedded world only; give FORM@URL@MODEL")

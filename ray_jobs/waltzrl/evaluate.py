@@ -6,7 +6,8 @@ python -m ray_jobs.waltzrl.evaluate --model FOLDER --dataset x.csv --judge FORM@
 
 With --run: the rows of its base model and of its trained agents, on the run's own test prompts or
 on all prompts of other files that it was not trained on. With --model alone: the rows that need no
-training. One process, on its GPU if there is one. Writes `evaluation.json` and `report.html`.
+training. One process, on its GPU if there is one. Writes `evaluation.json`, `verdict.json` and
+`report.html`.
 """
 
 import json
@@ -21,7 +22,6 @@ from typing import Any
 
 import torch
 
-from data.builders.splits import fold
 from ray_jobs.cli import parse_recipe, run_main
 from ray_jobs.errors import ConfigError, DataError
 from ray_jobs.progress import log_to_stdout
@@ -36,6 +36,8 @@ from ray_jobs.waltzrl.evaluation_page import render, text_table
 from ray_jobs.waltzrl.export import COMPARED
 from ray_jobs.waltzrl.folder_agents import Shelf
 from ray_jobs.waltzrl.judge_choice import open_judge
+from ray_jobs.waltzrl.metrics import repair_verdict
+from ray_jobs.waltzrl.near_duplicates import group_near_duplicates
 from ray_jobs.waltzrl.prompt_files import read_prompt_file
 from ray_jobs.waltzrl.prompt_sets import Prompt
 from ray_jobs.waltzrl.prompts import PROMPTS
@@ -46,6 +48,7 @@ from ray_jobs.waltzrl.train import MODEL_SEED
 
 logger = logging.getLogger("ray_jobs.waltzrl.evaluate")  # also where python -m calls it __main__
 
+OTHER_PROMPTS = 600
 EVALUATION = 1003
 """Stands where a stage's number does in the seeds of samples."""
 FOLDERS = {
@@ -71,8 +74,11 @@ class EvaluateOptions:
     """rules, FORM@URL@MODEL or FORM@local:MODEL; default: the run's judge of held-out answers."""
     prompts: str | None = None
     """System prompts: world or instruct."""
-    test_prompts: int = 600
-    """Most prompts that are used."""
+    test_prompts: int | None = None
+    """Most prompts that are used; default: as many as the run tested on, of other files 600."""
+    guard: str | None = None
+    """Safeguard model of the row base_guard, of the judge's forms; default: the base model as an
+    untrained feedback agent."""
     temperature: float | None = None
     """Of sampling."""
     max_answer_tokens: int | None = None
@@ -87,7 +93,7 @@ class EvaluateOptions:
     """Where the results go."""
 
     def __post_init__(self) -> None:
-        if self.test_prompts < 1:
+        if self.test_prompts is not None and self.test_prompts < 1:
             raise ConfigError("test_prompts", f"{self.test_prompts} is not at least 1")
         if self.rollout not in ("hf", "cb"):
             raise ConfigError("rollout", f"{self.rollout!r} is not one of hf, cb")
@@ -104,6 +110,7 @@ def evaluate(options: EvaluateOptions) -> Rows:
     manifest = _manifest(options.run)
     config = config_of(options, manifest)
     judge = open_judge("judge", config.eval_judge)
+    safeguard = None if options.guard is None else open_judge("guard", options.guard)
     prompts, about = prompts_of(options, config)
     output = Store.open(options.output_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -114,14 +121,17 @@ def evaluate(options: EvaluateOptions) -> Rows:
         evaluation = Evaluation(
             prompts, PROMPTS[config.prompts], judge, place, config.max_rounds, config.seed
         )
-        rows = evaluation.rows(base_pair, samplers)
+        rows = evaluation.rows(base_pair, samplers, safeguard)
     facts = {
         "base model": config.model,
         "trained agents": options.run or "none",
         "prompts": about,
         "judge": config.eval_judge,
+        "safeguard": options.guard or "the base model as an untrained feedback agent",
     }
     output.write_json("evaluation.json", rows)
+    if "waltzrl" in rows:
+        output.write_json("verdict.json", repair_verdict(rows["waltzrl"]))
     note = _note(config, manifest)
     output.write_bytes("report.html", render(facts, rows, note).encode())
     logger.info("waltz  %s: %s", config.model, f"{about}. {note}".strip())
@@ -153,6 +163,7 @@ def config_of(options: EvaluateOptions, manifest: dict[str, Any] | None) -> Walt
         known = {field.name for field in fields(WaltzConfig)}
         had = {name: v for name, v in manifest["waltzrl"].items() if name in known}
         had |= {"conversation_server": None, "feedback_server": None, "rollout": "hf"}
+        had["dtype"] = "float32"  # of the training; here it goes by the device
         config = WaltzConfig(**had)
     names = ("dataset", "prompts", "temperature", "max_answer_tokens", "max_feedback_tokens")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
@@ -174,33 +185,39 @@ def prompts_of(options: EvaluateOptions, config: WaltzConfig) -> tuple[list[Prom
         DataError: a file is wrong, or no prompt is left; ConfigError: too many are asked for.
     """
     if options.dataset is None or options.dataset == WORLD:
-        sets = open_prompts(replace(config, test_prompts=options.test_prompts))
+        sets = open_prompts(
+            replace(config, test_prompts=options.test_prompts or config.test_prompts)
+        )
         return list(sets.test), f"test split of {sets.source}"
     names = [name.strip() for name in options.dataset.split(",") if name.strip()]
     found = list(dict.fromkeys(p for name in names for p in read_prompt_file(name)))
     left = _not_trained_on(options, found)
     if not left:
         raise DataError(f"{options.dataset}: every prompt was trained on; give others")
-    chosen = random.Random(0).sample(left, min(len(left), options.test_prompts))
+    number = min(len(left), options.test_prompts or OTHER_PROMPTS)
+    chosen = random.Random(0).sample(left, number)
     gone = len(found) - len(left)
     return chosen, (
         f"{options.dataset}: {len(chosen):,} of {len(left):,} prompts"
-        + (f"; {gone:,} that the run was trained on are left out" if gone else "")
+        + (f"; {gone:,} near duplicates of training prompts are left out" if gone else "")
     )
 
 
 def _not_trained_on(options: EvaluateOptions, found: list[Prompt]) -> list[Prompt]:
-    """Without the run's training prompts, word for word."""
+    """Without near duplicates of the run's training prompts."""
     manifest = _manifest(options.run)
     if manifest is None:
         return found
     own = config_of(replace(options, dataset=None), manifest)
     try:
-        trained = {fold(prompt.text) for prompt in open_prompts(own).train}
+        trained = [prompt.text for prompt in open_prompts(own).train]
     except DataError as error:
         logger.warning("waltz  the run's training prompts are not here to compare: %s", error)
         return found
-    return [prompt for prompt in found if fold(prompt.text) not in trained]
+    groups = group_near_duplicates([*trained, *(prompt.text for prompt in found)])
+    seen = set(groups[: len(trained)])
+    pairs = zip(found, groups[len(trained) :], strict=True)
+    return [prompt for prompt, group in pairs if group not in seen]
 
 
 def _folders(

@@ -2,7 +2,8 @@
 
 The embedded world has its splits. Files of others are cut here: near duplicates are grouped
 first, and a group belongs to one split by a hash of its first text, so that no test prompt is a
-training prompt in other words.
+training prompt in other words. Where the test prompts have files of their own, those that are near
+duplicates of others are counted, and refused unless that is allowed.
 """
 
 import hashlib
@@ -70,33 +71,68 @@ def _sample(split: str, kinds: Sequence[str], number: int, field: str) -> tuple[
 
 
 def _files(config: WaltzConfig) -> PromptSets:
-    names = [name.strip() for name in config.dataset.split(",") if name.strip()]
-    prompts = list(dict.fromkeys(p for name in names for p in read_prompt_file(name)))
-    _one_kind_each(prompts, config.dataset)
-    groups = group_near_duplicates([prompt.text for prompt in prompts])
+    given = (
+        [config.dataset] if config.test_dataset is None else [config.dataset, config.test_dataset]
+    )
+    shown = " and ".join(given)
+    prompts, *tests = (_read(names) for names in given)
+    every = [*prompts, *itertools.chain(*tests)]
+    _one_kind_each(every, shown)
+    groups = group_near_duplicates([prompt.text for prompt in every])
     found: dict[str, list[Prompt]] = {split: [] for split in SPLITS}
-    for prompt, group in zip(prompts, groups, strict=True):
-        found[split_of(fold(prompts[group].text))].append(prompt)
+    for prompt, group in zip(prompts, groups, strict=False):
+        split = split_of(fold(every[group].text))
+        found["train" if tests and split == "test" else split].append(prompt)
     found["train"] = [prompt for prompt in found["train"] if prompt.kind in TRAINED_KINDS]
+    source = (
+        f"{shown}: {len(set(every)):,} different prompts in {len(set(groups)):,} groups of near "
+        "duplicates, split by group"
+    )
+    if tests:
+        found["test"] = tests[0]
+        source += _leak(config, prompts, tests[0], groups)
     limits = {"validation": config.validation_prompts, "test": config.test_prompts}
     for split in SPLITS:
         if not found[split]:
             raise DataError(
-                f"{config.dataset}: {len(prompts)} different prompts in {len(set(groups))} groups "
-                f"of near duplicates leave none for {split}; give more"
+                f"{shown}: {len(set(every))} different prompts in {len(set(groups))} groups of "
+                f"near duplicates leave none for {split}; give more"
             )
     for split, kind in itertools.product(SPLITS, TRAINED_KINDS):
         if all(prompt.kind != kind for prompt in found[split]):
             raise DataError(
-                f"{config.dataset}: no {kind} prompt for {split}, and agents that see one kind "
+                f"{shown}: no {kind} prompt for {split}, and agents that see one kind "
                 "alone learn to refuse all or nothing; give files of both kinds"
             )
-    sets = {split: _some(found[split], limits.get(split)) for split in SPLITS}
-    source = (
-        f"{config.dataset}: {len(prompts):,} different prompts in {len(set(groups)):,} groups of "
-        "near duplicates, split by group"
+    return _sets({split: _some(found[split], limits.get(split)) for split in SPLITS}, source)
+
+
+def _read(names: str) -> list[Prompt]:
+    """Every different prompt of the files, in their order."""
+    files = [name.strip() for name in names.split(",") if name.strip()]
+    return list(dict.fromkeys(prompt for name in files for prompt in read_prompt_file(name)))
+
+
+def _leak(config: WaltzConfig, others: list[Prompt], tests: list[Prompt], groups: list[int]) -> str:
+    """What there is to say of test prompts that the training may see in other words.
+
+    Raises:
+        DataError: there are some, and that is not allowed.
+    """
+    seen = set(groups[: len(others)])
+    pairs = zip(tests, groups[len(others) :], strict=True)
+    leaked = [prompt for prompt, group in pairs if group in seen]
+    if not leaked:
+        return "; test files apart"
+    said = (
+        f"{len(leaked):,} of {len(tests):,} test prompts are near duplicates of others in "
+        f"{config.dataset} ({leaked[0].text[:60]!r})"
     )
-    return _sets(sets, source)
+    if not config.allow_leak:
+        raise DataError(
+            f"{config.test_dataset}: {said}; leave them out on one side, or give --allow-leak"
+        )
+    return f"; LEAK, allowed: {said}"
 
 
 def _one_kind_each(prompts: Sequence[Prompt], dataset: str) -> None:
@@ -110,9 +146,15 @@ def _one_kind_each(prompts: Sequence[Prompt], dataset: str) -> None:
 
 
 def _some(prompts: list[Prompt], limit: int | None) -> tuple[Prompt, ...]:
-    """At most `limit` prompts, the same at every start, in a mixed order."""
+    """At most `limit` prompts, the same at every start, in a mixed order: as near to equally many
+    of each kind as there are."""
     order = random.Random(0).sample(prompts, len(prompts))
-    return tuple(order if limit is None else order[:limit])
+    if limit is None:
+        return tuple(order)
+    turns = {kind: itertools.count() for kind in KINDS}
+    by_turn = sorted(order, key=lambda prompt: next(turns[prompt.kind]))
+    chosen = set(by_turn[:limit])
+    return tuple(prompt for prompt in order if prompt in chosen)
 
 
 def _sets(sets: dict[str, tuple[Prompt, ...]], source: str) -> PromptSets:

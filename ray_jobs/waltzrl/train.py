@@ -32,6 +32,7 @@ from ray_jobs.waltzrl.dry_run import PlanOptions, plan_lines, plan_run
 from ray_jobs.waltzrl.judge_choice import open_judge
 from ray_jobs.waltzrl.ladder import fit_in_memory
 from ray_jobs.waltzrl.loop import WaltzTask, train_loop
+from ray_jobs.waltzrl.metrics import repair_verdict
 from ray_jobs.waltzrl.model_server import open_server
 from ray_jobs.waltzrl.prompts_of_run import PromptSets, open_prompts
 from ray_jobs.waltzrl.report import render
@@ -56,14 +57,19 @@ ENVIRONMENT = {
 
 FIELDS_OF_NO_CONSEQUENCE = (
     "stage",
+    "allow_leak",
     "gradient_accumulation",
+    "zero_stage",
+    "offload_optimizer",
+    "gradient_checkpointing",
     "checkpoint_interval",
     "checkpoint_minutes",
     "keep_checkpoints",
     "conversation_server",
     "feedback_server",
 )
-"""Fields that may change between two starts of one training."""
+"""Fields that may change between two starts of one training: they decide nothing but rounding, or
+are in the data's own digest."""
 
 
 ALIASES = {"--gpus": ["--use-gpu", "--num-workers"], "--resume-from": ["--storage"]}
@@ -208,6 +214,7 @@ def summary(output: Store) -> dict[str, Any]:
     return {
         **{name: measured[name]["value"] for name in names},
         "kl": max(curves["kl_conversation"][-1], curves["kl_feedback"][-1]),
+        "repair_passed": repair_verdict(measured)["passed"],
         "steps": curves["steps"][-1],
     }
 

@@ -17,6 +17,7 @@ from ray_jobs.waltzrl.config import WaltzConfig
 from ray_jobs.waltzrl.evaluate import EvaluateOptions, evaluate, main
 from ray_jobs.waltzrl.evaluation import TITLES
 from ray_jobs.waltzrl.export import export_agent, export_folder
+from ray_jobs.waltzrl.metrics import repair_line
 from ray_jobs.waltzrl.world_model import WorldModelSize, build_world_model
 
 KIND_WORDS = {"harmful": "unsafe", "overrefusal": "overrefusal", "benign": "safe"}
@@ -57,6 +58,9 @@ def test_all_rows_of_a_run_on_its_own_test_prompts(run: Path, tmp_path: Path, ca
     assert rows["frozen_conversation"]["format_rate"] != rows["untrained"]["format_rate"]
     page = (tmp_path / "report.html").read_text()
     assert all(title in page and title in shown for title in TITLES.values())
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert verdict["dir_repair"] == rows["waltzrl"]["dir_repair"]
+    assert repair_line(rows["waltzrl"]) in shown and repair_line(rows["waltzrl"]) in page
     assert "The world is invented" in page and "also gave the training" in page
 
 
@@ -83,7 +87,7 @@ def test_a_base_model_alone_on_a_file(base: Path, tmp_path: Path):
 def test_prompts_that_the_run_was_trained_on_are_left_out(run: Path, tmp_path: Path, caplog):
     trained = sample_requests("train", ("harmful", "overrefusal"), 4000, seed=0)[:5]
     fresh = sample_requests("test", KINDS, 6, seed=1)
-    texts = [p.text.upper() for p in trained] + [p.text for p in fresh]
+    texts = [f"9. {p.text.upper()}" for p in trained] + [p.text for p in fresh]
     path = tmp_path / "prompts.jsonl"
     row = '{{"prompt": {}, "expected_category": "unsafe"}}\n'
     path.write_text("".join(row.format(json.dumps(text)) for text in texts))
@@ -92,7 +96,7 @@ def test_prompts_that_the_run_was_trained_on_are_left_out(run: Path, tmp_path: P
     options = EvaluateOptions(run=str(run), dataset=str(path), judge="wildguard@http://j@m")
     prompts, about = prompts_of(options, config_of(options, _manifest(str(run))))
     assert {p.text for p in prompts} == {p.text for p in fresh}
-    assert "6 of 6 prompts; 5 that the run was trained on are left out" in about
+    assert "6 of 6 prompts; 5 near duplicates of training prompts are left out" in about
 
 
 @pytest.mark.parametrize(

@@ -187,3 +187,37 @@ def test_a_file_too_small_to_split_is_one_line(tmp_path: Path):
     path.write_text('{"prompt": "a b c", "expected_category": "unsafe"}')
     with pytest.raises(DataError, match="1 different prompts in 1 groups of near duplicates leave"):
         open_prompts(WaltzConfig(dataset=str(path)))
+
+
+def test_test_prompts_of_a_file_of_their_own_must_not_leak(tmp_path: Path):
+    rng = random.Random(3)
+    kinds = ("unsafe", "overrefusal", "safe")
+    rows = [(sentence(rng), kinds[i % 3]) for i in range(90)]
+    config = config_of(rows, tmp_path)
+    apart = [(sentence(rng), kinds[i % 3]) for i in range(12)]
+    tests = tmp_path / "test.jsonl"
+    lines = [json.dumps({"prompt": p, "expected_category": c}) for p, c in apart]
+    tests.write_text("\n".join(lines))
+    config = replace(config, test_dataset=str(tests))
+    sets = open_prompts(config)
+    assert {p.text for p in sets.test} == {text for text, _ in apart}
+    assert "102 different prompts" in sets.source and "test files apart" in sets.source
+    # The dataset's own share for tests is trained on.
+    assert len(sets.train) > len(open_prompts(replace(config, test_dataset=None)).train)
+    copy = {"prompt": f"8. {rows[0][0].upper()}", "expected_category": rows[0][1]}
+    tests.write_text("\n".join([*lines, json.dumps(copy)]))
+    with pytest.raises(DataError, match=r"1 of 13 test prompts are near .*--allow-leak") as caught:
+        open_prompts(config)
+    assert "\n" not in str(caught.value)
+    leaky = open_prompts(replace(config, allow_leak=True))
+    assert len(leaky.test) == 13 and "LEAK, allowed: 1 of 13" in leaky.source
+
+
+def test_held_out_prompts_are_of_every_kind_alike_as_far_as_there_are(tmp_path: Path):
+    rng = random.Random(4)
+    rows = [(sentence(rng), "unsafe" if i % 10 else "overrefusal") for i in range(600)]
+    sets = open_prompts(replace(config_of(rows, tmp_path), test_prompts=12, validation_prompts=4))
+    for prompts, each in ((sets.test, 6), (sets.validation, 2)):
+        assert [sum(p.kind == kind for p in prompts) for kind in ("harmful", "overrefusal")] == [
+            each
+        ] * 2
