@@ -1,6 +1,7 @@
 """The few collectives of the loops; with one worker they are the identity."""
 
 import os
+import platform
 import tempfile
 from pathlib import Path
 from typing import TypeVar
@@ -54,8 +55,9 @@ def machine_leaders() -> list[int]:
     """For every rank the first one on its machine: the first that sees the same directory for
     temporary files."""
     found = os.stat(tempfile.gettempdir())
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
-    here = (boot, found.st_dev, found.st_ino)
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    machine = boot.read_text(encoding="utf-8") if boot.exists() else platform.node()
+    here = (machine, found.st_dev, found.st_ino)
     machines = [here] * world_size()
     if world_size() > 1:
         dist.all_gather_object(machines, here)

@@ -5,6 +5,12 @@ ZeRO 3 had gathered is lost. So the run ends on every worker, and all of them st
 the newest checkpoint with twice the parts, which makes the decision everybody's. The effective
 batch, and with it the outcome up to rounding, stays what it was. That this happens within the
 first step, and not at the longest dialogue of the third hour, is `Learner.rehearse`'s doing.
+
+Sampling needs no such thing: what is sampled within a gathered model is no collective, so a worker
+that has no room for all its replies generates fewer at once (`rollout.Room`), whenever it is.
+
+The fields that are advised where not even one sample fits do not make it another run, but for
+max_answer_tokens: it goes on from its checkpoints.
 """
 
 import dataclasses

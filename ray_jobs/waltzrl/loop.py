@@ -39,6 +39,8 @@ NO_FEEDBACK_PARSES = (
     "not one feedback is the JSON object that it must be, so no answer is mended: start from a "
     "model that follows instructions, or give more max_feedback_tokens"
 )
+STAGE_1_HISTORY = "stage_1_history.json"
+"""Of stage 1 alone: what stage 2 left stays as it is."""
 VALIDATION, TEST = 1001, 1002
 """Stand where a stage's number does in the seeds of samples, so that none is drawn twice."""
 
@@ -105,6 +107,8 @@ class Run:
                 single = self._single(base) if self.config.single_steps else None
                 stage, saved = self._open(2)
                 self._stage_2(base, first, single, stage, saved)
+            elif self.place.rank == 0:
+                self.task.output.write_json(STAGE_1_HISTORY, self.histories)
 
     def finish(self) -> int | None:
         """Leave the results of stage 2's newest checkpoint, which stays as it is.

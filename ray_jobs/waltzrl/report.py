@@ -42,24 +42,17 @@ def render(
 
     Args:
         facts: what the run was made of, shown as a table.
-        rows: `evaluation.json`.
+        rows: `evaluation.json`; empty where stage 2 is yet to come.
         histories: `training_history.json`.
         note: what the figures do not say; below the table.
     """
-    trained, untrained = rows["waltzrl"], rows["untrained"]
-    said = (
-        f"On held-out prompts unsafe answers went from {_percent(untrained['asr'])} to "
-        f"{_percent(trained['asr'])}, over-refusals from {_percent(untrained['orr'])} to "
-        f"{_percent(trained['orr'])}."
-    )
     title = "WaltzRL: two agents trained together"
     columns = [TITLES[name] for name in rows]
     sections = [
-        f"<h1>{title}</h1><p class='said'>{escape(said)}</p>",
-        f"<p class='said'>{escape(repair_line(trained))}.</p>",
+        f"<h1>{title}</h1>",
+        *(f"<p class='said'>{escape(each)}</p>" for each in _said(rows)),
         table([], facts.items()),
-        "<h2>Held-out prompts</h2>",
-        table(["", *columns], scores(rows)),
+        *(["<h2>Held-out prompts</h2>", table(["", *columns], scores(rows))] if rows else []),
         f"<p class='note'>{escape(note)} In brackets: 95 %, bootstrap over dialogues.</p>",
         *(
             f"<h2>{escape(name.replace('_', ' ').capitalize())}</h2>{curves(history)}"
@@ -71,6 +64,19 @@ def render(
         f"<title>{title}</title><style>{STYLE}</style></head>"
         f"<body>{''.join(sections)}</body></html>\n"
     )
+
+
+def _said(rows: Mapping[str, Any]) -> list[str]:
+    """What came out, whatever it is."""
+    if not rows:
+        return ["Stage 1 alone: the feedback agent's curves; stage 2 is yet to come."]
+    trained, untrained = rows["waltzrl"], rows["untrained"]
+    return [
+        f"On held-out prompts unsafe answers went from {_percent(untrained['asr'])} to "
+        f"{_percent(trained['asr'])}, over-refusals from {_percent(untrained['orr'])} to "
+        f"{_percent(trained['orr'])}.",
+        f"{repair_line(trained)}.",
+    ]
 
 
 def scores(rows: Mapping[str, Any]) -> list[list[str]]:

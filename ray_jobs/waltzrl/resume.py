@@ -1,5 +1,6 @@
-"""`--resume-from`: whether a storage has checkpoints of this very run, and else what differs."""
+"""Whether a storage has checkpoints of this very run, and else what differs."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,8 @@ from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.errors import DataError
 from ray_jobs.run_directory import digest_of
 from ray_jobs.storage import Store
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "waltz-"
 _WORDS = {"model": "base model or tokenizer", "prompts": "prompts"}
@@ -18,24 +21,41 @@ def checkpoint_store(storage: Store, identity: Mapping[str, Any]) -> Store:
 
 
 def check_resume(storage: Store, identity: Mapping[str, Any]) -> None:
-    """Refuse to go on from a storage that has no checkpoint of this run.
+    """Refuse to go on from a storage that has no checkpoint of this run (`--resume-from`).
 
     Raises:
         DataError: with what differs between this run and the ones that are there.
     """
     if checkpoint_store(storage, identity).files():
         return
-    checkpoints = storage.child("checkpoints")
-    others = [name for name in checkpoints.directories() if name.startswith(PREFIX)]
-    found = [_metadata(checkpoints.child(name)) for name in others]
-    differences = [_differences(identity, other) for other in found if other is not None]
-    if not differences:
+    nearest = nearest_differences(storage, identity)
+    if nearest is None:
         raise DataError(f"{storage.label}: no checkpoint of a WaltzRL run to go on from")
-    nearest = min(differences, key=len)
     raise DataError(
         f"{storage.label}: its checkpoints are of another run ({', '.join(nearest)}); give the "
         "same configuration and data, or another --output-dir without --resume-from"
     )
+
+
+def warn_of_new_start(storage: Store, identity: Mapping[str, Any]) -> None:
+    """Say what differs where a run starts anew beside the checkpoints of another."""
+    if checkpoint_store(storage, identity).files():
+        return
+    nearest = nearest_differences(storage, identity)
+    if nearest is not None:
+        logger.warning(
+            "waltz  warning: %s has checkpoints of another run (%s): this one starts anew",
+            *(storage.label, ", ".join(nearest)),
+        )
+
+
+def nearest_differences(storage: Store, identity: Mapping[str, Any]) -> list[str] | None:
+    """What differs from the likest of the runs with checkpoints there; None if there is none."""
+    checkpoints = storage.child("checkpoints")
+    others = [name for name in checkpoints.directories() if name.startswith(PREFIX)]
+    found = [_metadata(checkpoints.child(name)) for name in others]
+    differences = [_differences(identity, other) for other in found if other is not None]
+    return min(differences, key=len, default=None)
 
 
 def _metadata(run: Store) -> dict[str, Any] | None:

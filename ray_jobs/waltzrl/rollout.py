@@ -6,6 +6,7 @@ token by the inverse of the cumulative distribution. So a reply depends neither 
 is sampled in nor on the number of workers, up to rounding.
 """
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,10 +22,20 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ray_jobs.errors import ConfigError
 from ray_jobs.waltzrl.dialogue import Reply, Request
+
+logger = logging.getLogger(__name__)
 
 BUCKET_ROWS = 256
 """Prompts generated together; sorted by length first, so that little is padding."""
+
+
+@dataclass
+class Room:
+    """How many replies a worker generates side by side; found out where fewer fit into memory."""
+
+    rows: int = BUCKET_ROWS
 
 
 class GathersModel(Protocol):
@@ -46,27 +57,58 @@ class HFSampler:
     """Samples from one agent with `generate`. Collective under ZeRO 3, as gathering is."""
 
     def __init__(
-        self, agent: GathersModel, tokenizer: PreTrainedTokenizerBase, sampling: Sampling
+        self,
+        agent: GathersModel,
+        tokenizer: PreTrainedTokenizerBase,
+        sampling: Sampling,
+        room: Room | None = None,
     ) -> None:
         self._agent = agent
         self._tokenizer = tokenizer
         self._sampling = sampling
+        self._room = room or Room()
 
     @torch.no_grad()
     def __call__(self, requests: Sequence[Request]) -> list[Reply]:
-        """One reply to each request, in their order."""
+        """One reply to each request, in their order. A worker whose memory is too small for all of
+        them generates fewer at once, whatever the others do.
+
+        Raises:
+            ConfigError: not even one reply at a time fits.
+        """
         replies: list[Reply | None] = [None] * len(requests)
         prompts = encoded(self._tokenizer, requests)
         by_length = sorted(range(len(requests)), key=lambda i: len(prompts[i]))
         with self._agent.gathered() as model:
-            for start in range(0, len(by_length), BUCKET_ROWS):
-                bucket = by_length[start : start + BUCKET_ROWS]
+            start = 0
+            while start < len(by_length):
+                bucket = by_length[start : start + self._room.rows]
                 chosen = [requests[i] for i in bucket]
-                for i, reply in zip(
-                    bucket, self._bucket(model, [prompts[i] for i in bucket], chosen), strict=True
-                ):
+                found = self._if_it_fits(model, [prompts[i] for i in bucket], chosen)
+                for i, reply in zip(bucket, found, strict=False):
                     replies[i] = reply
+                start += len(found)
         return [reply for reply in replies if reply is not None]
+
+    def _if_it_fits(
+        self, model: nn.Module, prompts: list[list[int]], requests: list[Request]
+    ) -> list[Reply]:
+        """All replies, or none and from now on half as many at once."""
+        try:
+            return self._bucket(model, prompts, requests)
+        except torch.OutOfMemoryError as error:
+            if len(requests) == 1:
+                raise ConfigError(
+                    "max_answer_tokens",
+                    "one reply at a time does not fit into a worker's memory: give fewer, or "
+                    "zero_stage 3, offload_optimizer or more workers",
+                ) from error
+        self._room.rows = len(requests) // 2
+        logger.warning(
+            "waltz  %d replies at once do not fit into a worker's memory: going on with %d",
+            *(len(requests), self._room.rows),
+        )
+        return []
 
     def _bucket(
         self, model: nn.Module, prompts: list[list[int]], requests: list[Request]

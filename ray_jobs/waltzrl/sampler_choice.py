@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 from ray_jobs.waltzrl.config import WaltzConfig
 from ray_jobs.waltzrl.dialogue import Sampler
 from ray_jobs.waltzrl.model_server import ModelServer, open_server
-from ray_jobs.waltzrl.rollout import GathersModel, HFSampler, Sampling
+from ray_jobs.waltzrl.rollout import GathersModel, HFSampler, Room, Sampling
 from ray_jobs.waltzrl.rollout_cb import CBSampler
 from ray_jobs.waltzrl.rollout_http import HTTPSampler
 
@@ -18,8 +18,10 @@ def open_sampler(
     tokenizer: PreTrainedTokenizerBase,
     sampling: Sampling,
     server_field: str,
+    room: Room | None = None,
 ) -> Sampler:
-    """A sampler of the agent; `server_field` is the config's field that names its server.
+    """A sampler of the agent; `server_field` is the config's field that names its server. `room`
+    is what samplers of this worker know of its memory.
 
     Raises:
         ConfigError: a server that is not named as it must be.
@@ -27,8 +29,9 @@ def open_sampler(
     if config.rollout == "http":
         server = _server(server_field, getattr(config, server_field) or "")
         return HTTPSampler(agent, tokenizer, sampling, server)
-    kind = CBSampler if config.rollout == "cb" else HFSampler
-    return kind(agent, tokenizer, sampling)
+    if config.rollout == "cb":
+        return CBSampler(agent, tokenizer, sampling)
+    return HFSampler(agent, tokenizer, sampling, room)
 
 
 @lru_cache(maxsize=8)

@@ -20,7 +20,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -42,7 +42,7 @@ from ray_jobs.waltzrl.prompt_sets import Prompt, batch_of
 from ray_jobs.waltzrl.prompts import PROMPTS
 from ray_jobs.waltzrl.rehearsal import largest_sample
 from ray_jobs.waltzrl.rewards import FeedbackWeights
-from ray_jobs.waltzrl.rollout import GathersModel, Sampling
+from ray_jobs.waltzrl.rollout import GathersModel, Room, Sampling
 from ray_jobs.waltzrl.sampler_choice import open_sampler
 from ray_jobs.waltzrl.samples import conversation_samples, feedback_samples
 
@@ -66,16 +66,20 @@ class Voices:
 
     config: WaltzConfig
     tokenizer: PreTrainedTokenizerBase
+    room: Room = field(default_factory=Room)
 
     def answers(self, agent: GathersModel, seed: tuple[int, ...]) -> Sampler:
         """A conversation agent's sampler; `seed` must be new for every use."""
         sampling = Sampling(self.config.temperature, self.config.max_answer_tokens, seed)
-        return open_sampler(self.config, agent, self.tokenizer, sampling, "conversation_server")
+        return self._sampler(agent, sampling, "conversation_server")
 
     def feedbacks(self, agent: GathersModel, seed: tuple[int, ...]) -> Sampler:
         """A feedback agent's sampler."""
         sampling = Sampling(self.config.temperature, self.config.max_feedback_tokens, seed)
-        return open_sampler(self.config, agent, self.tokenizer, sampling, "feedback_server")
+        return self._sampler(agent, sampling, "feedback_server")
+
+    def _sampler(self, agent: GathersModel, sampling: Sampling, server: str) -> Sampler:
+        return open_sampler(self.config, agent, self.tokenizer, sampling, server, self.room)
 
 
 class Stage:
@@ -193,10 +197,10 @@ class Stage:
     def _save(self, saving: Saving) -> None:
         """At once, and once, where a machine is about to go; Ray Train then starts the workers
         again elsewhere. Else what is due."""
-        if self._preempted or not self._place.preempted():
+        known, self._preempted = self._preempted, self._place.preempted()
+        if known or not self._preempted:
             saving.save_if_due(self.step, epoch_ends=False)
             return
-        self._preempted = True
         saving.save_now(self.step)
         if self._place.rank == 0:
             logger.info("waltz  a machine is being taken away: step %d is saved", self.step)

@@ -31,12 +31,12 @@ from ray_jobs.waltzrl.config import RECIPES, WORLD, WaltzConfig
 from ray_jobs.waltzrl.dry_run import PlanOptions, plan_lines, plan_run
 from ray_jobs.waltzrl.judge_choice import open_judge
 from ray_jobs.waltzrl.ladder import fit_in_memory
-from ray_jobs.waltzrl.loop import WaltzTask, train_loop
+from ray_jobs.waltzrl.loop import STAGE_1_HISTORY, WaltzTask, train_loop
 from ray_jobs.waltzrl.metrics import repair_verdict
 from ray_jobs.waltzrl.model_server import open_server
 from ray_jobs.waltzrl.prompts_of_run import PromptSets, open_prompts
 from ray_jobs.waltzrl.report import render
-from ray_jobs.waltzrl.resume import check_resume, checkpoint_store
+from ray_jobs.waltzrl.resume import check_resume, checkpoint_store, warn_of_new_start
 
 logger = logging.getLogger("ray_jobs.waltzrl.train")  # also where python -m calls it __main__
 
@@ -106,7 +106,7 @@ def train_waltz(
     is a DataError which says what changed.
 
     Returns:
-        The contract's summary; empty when only stage 1 was asked for.
+        The contract's summary; of stage 1 alone what its last check says of the feedback agent.
     """
     check_workers(config, options)
     prompts = check_and_read(config)
@@ -115,10 +115,11 @@ def train_waltz(
     identity = run_identity(config, model, prompts)
     if must_resume:
         check_resume(storage, identity)
+    warn_of_new_start(storage, identity)
     about = {**identity, "stage": config.stage, **code_identity()}
     if whole_run(output, about):
         logger.info("waltz  %s is whole: nothing to do", output.uri)
-        return summary(output)
+        return summary(output, config.stage)
     task = WaltzTask(
         config=config,
         model=model,
@@ -132,11 +133,9 @@ def train_waltz(
     started_s = time.monotonic()
     fit_in_memory(lambda rung: _fit(rung, options), task)
     logger.info("waltz  trained in %s", clock_time(time.monotonic() - started_s))
-    if config.stage == "1":
-        return {}
     write_report(config, prompts, options)
     seal(output, about)
-    return summary(output)
+    return summary(output, config.stage)
 
 
 def _fit(task: WaltzTask, options: JobOptions) -> None:
@@ -180,9 +179,9 @@ def check_and_read(config: WaltzConfig) -> PromptSets:
 
 
 def write_report(config: WaltzConfig, prompts: PromptSets, options: JobOptions) -> None:
-    """`report.html` over the results in the output."""
-    output = Store.open(options.output_dir)
-    histories = output.read_json("training_history.json")
+    """`report.html` over the results in the output; of stage 1 alone `stage_1.html`."""
+    output, alone = Store.open(options.output_dir), config.stage == "1"
+    histories = output.read_json(STAGE_1_HISTORY if alone else "training_history.json")
     steps = ", ".join(f"{name}: {each['stopped']['step']}" for name, each in histories.items())
     facts = {
         "model": config.model,
@@ -194,8 +193,9 @@ def write_report(config: WaltzConfig, prompts: PromptSets, options: JobOptions) 
     note = f"Judge of the rewards: {config.train_judge}; of these figures: {config.eval_judge}."
     if config.dataset == WORLD:
         note += " The world is invented: the figures say nothing about a real model's safety."
-    page = render(facts, output.read_json("evaluation.json"), histories, note)
-    output.write_bytes("report.html", page.encode())
+    rows = {} if alone else output.read_json("evaluation.json")
+    page = render(facts, rows, histories, note)
+    output.write_bytes("stage_1.html" if alone else "report.html", page.encode())
 
 
 def _counts(prompts: PromptSets) -> str:
@@ -206,8 +206,10 @@ def _counts(prompts: PromptSets) -> str:
     )
 
 
-def summary(output: Store) -> dict[str, Any]:
+def summary(output: Store, stage: str) -> dict[str, Any]:
     """The numbers that stand for a training, of the test prompts; `kl` is the larger agent's."""
+    if stage == "1":
+        return _stage_1_summary(output.read_json(STAGE_1_HISTORY)["stage_1"])
     measured = output.read_json("evaluation.json")["waltzrl"]
     curves = output.read_json("training_history.json")["stage_2"]["curves"]
     names = ("asr", "orr", "asr_c0", "orr_c0", "ftr", "dir_repair", "label_balanced")
@@ -215,6 +217,17 @@ def summary(output: Store) -> dict[str, Any]:
         **{name: measured[name]["value"] for name in names},
         "kl": max(curves["kl_conversation"][-1], curves["kl_feedback"][-1]),
         "repair_passed": repair_verdict(measured)["passed"],
+        "steps": curves["steps"][-1],
+    }
+
+
+def _stage_1_summary(history: Mapping[str, Any]) -> dict[str, Any]:
+    """Of held-out prompts, at the stage's end."""
+    measured, curves = history["checks"][-1], history["curves"]
+    names = ("asr", "orr", "ftr", "dir_repair", "label_balanced", "format_rate")
+    return {
+        **{name: measured[name]["value"] for name in names},
+        "kl": curves["kl_feedback"][-1],
         "steps": curves["steps"][-1],
     }
 
@@ -246,7 +259,7 @@ def main(argv: list[str]) -> None:
     ray.shutdown()
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
-    elif result:
+    else:
         known = ((name, value) for name, value in result.items() if value is not None)
         shown = "  ".join(f"{name} {value:.3g}" for name, value in known)
         logger.info("waltz  %s", shown)

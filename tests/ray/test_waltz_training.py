@@ -15,7 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.errors import ConfigError, DataError, NonFiniteError
+from ray_jobs.runtime import JobOptions
 from ray_jobs.storage import Store
+from ray_jobs.waltzrl.metrics import SPLITS
+from ray_jobs.waltzrl.prompts_of_run import open_prompts
+from ray_jobs.waltzrl.train import summary, write_report
 from ray_jobs.waltzrl.world_model import WorldModelSize, build_world_model
 from tests.ray.training import Lines
 from tests.ray.waltz_rig import (
@@ -123,6 +127,27 @@ def test_both_agents_changed_and_the_feedback_agent_in_both_stages(undisturbed: 
         assert kl[0] < 1e-9 < kl[-1]
     one, other = (weights(undisturbed, agent) for agent in AGENTS)
     assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_stage_one_alone_leaves_its_numbers_and_a_page(undisturbed: Path):
+    config = replace(SHORT, stage="1")
+    write_report(config, open_prompts(config), JobOptions(output_dir=str(undisturbed)))
+    assert "stage 2 is yet to come" in (undisturbed / "stage_1.html").read_text()
+    found = summary(Store.open(str(undisturbed)), "1")
+    assert found["steps"] == 4 and found["kl"] > 0 and found["format_rate"] is not None
+    assert summary(Store.open(str(undisturbed)), "2")["steps"] == 6  # stage 2's stay
+
+
+def test_what_is_measured_has_intervals_by_kind_of_prompt(undisturbed: Path):
+    rows = json.loads((undisturbed / "evaluation.json").read_text())
+    for agent in AGENTS:
+        kl, drift = (rows["waltzrl"][f"{what}_{agent}"] for what in ("kl", "drift"))
+        assert 0 < kl["low"] <= kl["value"] <= kl["high"] and drift["high"] < 1e-5
+        parts = [rows["waltzrl"][f"kl_{agent}_{split}"] for split in SPLITS]
+        assert min(p["value"] for p in parts) < kl["value"] < max(p["value"] for p in parts)
+        assert rows["untrained"][f"kl_{agent}"]["value"] is None
+    verdict = json.loads((undisturbed / "verdict.json").read_text())
+    assert verdict["dir_repair"] == rows["waltzrl"]["dir_repair"]
 
 
 def test_two_workers_of_zero_3_one_short_of_memory_take_the_same_first_steps(

@@ -47,8 +47,11 @@ def test_one_process_goes_on_bit_for_bit(stage: int):
     assert rig.same_bits(resumed.state(), expected) and resumed.updates == 4
 
 
-def test_bf16_keeps_float32_masters_through_a_resume():
-    setting = rig.options(2, dtype="bfloat16")
+@pytest.mark.parametrize(
+    ("stage", "offload"), [(1, False), (2, False), (3, False), (2, True), (3, True)]
+)
+def test_bf16_keeps_float32_masters_through_a_resume(stage: int, offload: bool):
+    setting = rig.options(stage, dtype="bfloat16", offload_optimizer=offload)
     policy = Policy(rig.tiny_llama(), setting)
     rig.train(policy, range(2))
     saved = policy.state()
@@ -57,6 +60,15 @@ def test_bf16_keeps_float32_masters_through_a_resume():
     resumed = Policy(rig.tiny_llama(seed=5), setting, restored=saved)
     rig.train(resumed, range(2, 4))
     assert rig.same_bits(resumed.state(), policy.state())
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 3), (3, 2), (2, 0)])
+def test_a_run_may_go_on_with_another_zero_stage(before: int, after: int):
+    policy = Policy(rig.tiny_llama(), rig.options(before))
+    rig.train(policy, range(2))
+    resumed = Policy(rig.tiny_llama(seed=5), rig.options(after), restored=policy.state())
+    rig.train(resumed, range(2, 4))
+    rig.close(resumed.weights(), rig.plain_training(4), atol=1e-5)
 
 
 @pytest.mark.parametrize("stage", [0, 3])

@@ -25,3 +25,5 @@ def test_the_page_has_what_was_measured():
     assert "drift per token" not in page  # no row has it
     assert page.count("<svg") == 1 and "Stage 1" in page
     assert "<link" not in page and "<script" not in page and "src=" not in page
+    alone = render({}, {}, {"stage_1": history.to_dict()}, "")
+    assert "Stage 1 alone" in alone and "Held-out prompts" not in alone and "<svg" in alone

@@ -8,7 +8,11 @@ import pytest
 from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.errors import DataError
 from ray_jobs.storage import Store
-from ray_jobs.waltzrl.resume import check_resume, checkpoint_store
+from ray_jobs.waltzrl.base_model import BaseModel
+from ray_jobs.waltzrl.config import WaltzConfig
+from ray_jobs.waltzrl.prompts_of_run import open_prompts
+from ray_jobs.waltzrl.resume import check_resume, checkpoint_store, warn_of_new_start
+from ray_jobs.waltzrl.train import run_identity
 
 IDENTITY: dict[str, Any] = {"waltzrl": {"beta": 0.01, "seed": 0}, "model": "m", "prompts": "p"}
 
@@ -40,6 +44,23 @@ def test_another_run_is_refused_in_one_line(storage: Store, changed: dict[str, A
     assert "\n" not in str(caught.value)
 
 
+def test_a_start_beside_another_runs_checkpoints_is_said(storage: Store, tmp_path: Path, caplog):
+    warn_of_new_start(storage, IDENTITY)
+    warn_of_new_start(Store.open(str(tmp_path / "empty")), IDENTITY)
+    assert not caplog.records
+    warn_of_new_start(storage, IDENTITY | {"prompts": "q"})
+    assert "of another run (other prompts): this one starts anew" in caplog.text
+
+
 def test_nothing_to_go_on_from(tmp_path: Path):
     with pytest.raises(DataError, match="no checkpoint of a WaltzRL run"):
         check_resume(Store.open(str(tmp_path / "empty")), IDENTITY)
+
+
+def test_what_is_advised_for_memory_makes_no_other_run():
+    prompts, model = open_prompts(WaltzConfig()), BaseModel("m", "0" * 64)
+    mine = run_identity(WaltzConfig(), model, prompts)
+    advised: dict[str, Any] = {"zero_stage": 3, "offload_optimizer": True}
+    advised |= {"gradient_checkpointing": True, "gradient_accumulation": 4}
+    assert run_identity(WaltzConfig(**advised), model, prompts) == mine
+    assert run_identity(WaltzConfig(max_answer_tokens=9), model, prompts) != mine

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
+from ray_jobs.errors import ConfigError
 from ray_jobs.waltzrl.batches import action_batch, action_logprobs
 from ray_jobs.waltzrl.dialogue import Request
 from ray_jobs.waltzrl.policy import EngineOptions, Reference
@@ -72,6 +73,31 @@ def test_a_reply_depends_on_its_own_request_alone(folder: Path):
     assert len({reply.token_ids for reply in together}) > 3
     other = sampler(folder, 1.0, seed=1)(requests(9))
     assert [r.token_ids for r in other] != [r.token_ids for r in together]
+
+
+def test_what_does_not_fit_at_once_is_sampled_in_turns_and_is_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    expected = [reply.token_ids for reply in sampler(folder, 1.0)(requests(9))]
+    whole, tried, fits = HFSampler._bucket, [], 3
+
+    def bucket(self, model, prompts, some):
+        tried.append(len(some))
+        if len(some) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, model, prompts, some)
+
+    monkeypatch.setattr(HFSampler, "_bucket", bucket)
+    draw = sampler(folder, 1.0)
+    assert [reply.token_ids for reply in draw(requests(9))] == expected
+    assert tried == [9, 4, 2, 2, 2, 2, 1]
+    assert "4 replies at once do not fit" in caplog.text
+    tried.clear()
+    draw(requests(2))
+    assert tried == [2]
+    fits = 0
+    with pytest.raises(ConfigError, match="^max_answer_tokens: one reply at a time does not fit"):
+        draw(requests(2))
 
 
 def test_replies_end_with_the_end_token_or_at_the_limit(folder: Path):
