@@ -22,6 +22,7 @@ from autoscaler.domain import (
     TypeOffer,
 )
 from autoscaler.errors import ConfigError, NotFoundError, ProtocolError
+from autoscaler.instance_record import read_instance
 from autoscaler.transport import Transport
 from autoscaler.wire import (
     Json,
@@ -30,7 +31,6 @@ from autoscaler.wire import (
     read_file_system,
     read_firewall_ruleset,
     read_image,
-    read_instance,
     read_region,
     read_ssh_key,
     read_type_offer,

@@ -104,7 +104,8 @@ class Region:
 class Instance:
     """One machine as the API shows it. Its Jupyter token is a credential and is never read.
 
-    `ip` and `private_ip` are None until known; `tags` are the ones given at launch.
+    `ip` and `private_ip` are None until known; `tags` are the ones given at launch. Of one that
+    `is_partial` some of Lambda's record could not be read, and is as if it were not known.
     """
 
     id: str
@@ -118,6 +119,7 @@ class Instance:
     ssh_key_names: tuple[str, ...] = ()
     file_system_names: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    is_partial: bool = False
 
     @property
     def place(self) -> Place:

@@ -158,6 +158,10 @@ class NodeList:
         leaving = {id_: i for id_, i in mine.items() if i.status.is_leaving}
         hidden = {id_ for id_, i in mine.items() if nonce_of(i) in records.unwanted}
         hidden.update(leaving, records.collected)
+        # A record that could not be read whole does not change a node that was.
+        mine |= {
+            id_: before[id_].instance for id_, i in mine.items() if i.is_partial and id_ in before
+        }
         shown = {id_: i for id_, i in mine.items() if id_ not in hidden}
         kept, gone, unclear = self._look_again(
             records.running, mine.keys() | set(records.collected)
@@ -210,7 +214,9 @@ class NodeList:
                 gone.append(node_id)
                 kept.pop(node_id, None)
             else:
-                kept[node_id] = found
+                kept[node_id] = (
+                    known[node_id].instance if found.is_partial and node_id in known else found
+                )
                 self._strikes[node_id] = 0
         return kept, gone, len(missing - kept.keys() - set(gone))
 

@@ -154,7 +154,8 @@ class ClusterEnd:
             try:
                 pending = self._pass(cluster, spared, watch)
             except UnavailableError as error:
-                pending = (f"the API does not answer: {error}",)
+                pending = (f"the list cannot be read: {error}",)
+                self._end_known(cluster, spared, watch)
             now_s = self._clock()
             if pending:
                 quiet_since_s = None
@@ -168,6 +169,12 @@ class ClusterEnd:
                     + "; ".join(pending or ("not yet quiet for long enough",))
                 )
             self._sleep(LOOK_EVERY_S)
+
+    def _end_known(self, cluster: str, spared: Collection[str], watch: _Watch) -> None:
+        """Without a list: what this machine has written down as running."""
+        with suppress(StateError):
+            ids = set(self._ledger.running_ids(cluster)) - set(spared) - watch.gone
+            watch.gone |= self._terminator.terminate(sorted(ids), "the cluster is ending").gone
 
     def _pass(self, cluster: str, spared: Collection[str], watch: _Watch) -> tuple[str, ...]:
         """Looks, ends what lives, and says what zero still waits for."""

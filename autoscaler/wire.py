@@ -1,8 +1,7 @@
 """Lambda's JSON <-> `autoscaler.domain`, after the Lambda Cloud API 1.10.0.
 
 Unknown fields are ignored, descriptive ones may be absent. A missing field that decides
-anything (an id, a status, a region, a type's name) raises ProtocolError with its path: an
-instance is never dropped from a list in silence, since a dropped one looks like a dead node.
+anything (an id, a status, a region, a type's name) raises ProtocolError with its path.
 """
 
 import logging
@@ -16,7 +15,6 @@ from autoscaler.domain import (
     FirewallRule,
     FirewallRuleset,
     Image,
-    Instance,
     InstanceType,
     LaunchRequest,
     Region,
@@ -133,23 +131,6 @@ def _say_unknown_status(text: str) -> None:
     logger.warning("Lambda reports an instance status we do not know: %.40r", text)
 
 
-def read_instance(node: Node) -> Instance:
-    tags = {tag.child("key").text(): tag.child("value").text_or("") for tag in _each(node, "tags")}
-    return Instance(
-        id=node.child("id").text(),
-        status=read_status(node.child("status")),
-        region=node.child("region").child("name").text(),
-        instance_type=read_instance_type(node.child("instance_type")),
-        name=node.child("name").text_or(""),
-        ip=node.child("ip").text_or_none(),
-        private_ip=node.child("private_ip").text_or_none(),
-        hostname=node.child("hostname").text_or_none(),
-        ssh_key_names=_texts(node, "ssh_key_names"),
-        file_system_names=_texts(node, "file_system_names"),
-        tags=tags,
-    )
-
-
 def read_region(node: Node) -> Region:
     return Region(node.child("name").text(), node.child("description").text_or(""))
 
@@ -186,7 +167,7 @@ def read_firewall_ruleset(node: Node) -> FirewallRuleset:
         name=node.child("name").text(),
         region=node.child("region").child("name").text(),
         rules=tuple(read_firewall_rule(rule) for rule in _each(node, "rules")),
-        instance_ids=_texts(node, "instance_ids"),
+        instance_ids=texts(node, "instance_ids"),
     )
 
 
@@ -271,5 +252,6 @@ def _each(node: Node, key: str) -> Iterator[Node]:
     return node.child(key).each()
 
 
-def _texts(node: Node, key: str) -> tuple[str, ...]:
+def texts(node: Node, key: str) -> tuple[str, ...]:
+    """The items of an array of texts."""
     return tuple(item.text() for item in _each(node, key))

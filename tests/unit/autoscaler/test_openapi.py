@@ -14,8 +14,9 @@ from lambda_rig import Scripted, instance_json, scripted, worker_spec
 
 from autoscaler.domain import FirewallRule, Place, Status
 from autoscaler.errors import ProtocolError, from_answer
+from autoscaler.instance_record import read_instance
 from autoscaler.transport import Transport
-from autoscaler.wire import Node, read_instance, read_type_offer
+from autoscaler.wire import Node, read_type_offer
 
 ROOT = Path(__file__).parents[3]
 NAME = "lambda-openapi-1.10.0.json"

@@ -169,8 +169,16 @@ def test_what_cannot_be_verified_is_named(sim, host):
 
 def test_an_api_that_stays_away_is_not_zero(sim, host):
     sim.add_fault(Outage())
-    with pytest.raises(NotZeroError, match="does not answer"):
+    with pytest.raises(NotZeroError, match="list cannot be read"):
         host.end.terminate_all("demo", time_limit_s=100.0)
+
+
+def test_without_a_list_what_is_written_down_ends_and_is_not_verified(sim, host):
+    host.acquire()
+    sim.add_fault(Outage("list"))
+    with pytest.raises(NotZeroError, match="list cannot be read"):
+        host.end.terminate_all("demo", time_limit_s=100.0)
+    assert alive(sim) == 0
 
 
 def test_a_refused_key_is_said_at_once(sim, host):
