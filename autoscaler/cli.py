@@ -17,7 +17,7 @@ from autoscaler.version import describe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 2 for what the user can mend."""
+    """Runs one command and returns its exit code: 2 for what the user can mend, 130 for ^C."""
     words = sys.argv[1:] if argv is None else list(argv)
     if words[:1] == ["sim"]:
         # Imported only here: the rest of the product does not know the simulator.
@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:

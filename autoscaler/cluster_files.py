@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoscaler.credentials import ApiKey, home_dir
+from autoscaler.errors import ConfigError
 from autoscaler.tags import slug
 
 REMOTE_API_KEY = "~/.raylambda/api_key"
@@ -54,7 +55,7 @@ class ClusterFiles:
         """One token for a cluster's life: who has it may run code on the cluster.
 
         `ray job submit` and `ray dashboard` read the owner's `~/.ray/auth_token`, so that one
-        is the cluster's where it exists, and becomes it where it does not.
+        is the cluster's where it exists, and becomes it where it does not. Raises ConfigError.
         """
         if self.ray_token.exists():
             return
@@ -63,6 +64,8 @@ class ClusterFiles:
             token = own.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             token = ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{own}: Ray's token cannot be read: {error}") from None
         if not token:
             token = secrets.token_hex(TOKEN_BYTES)
             write_secret(own, token)
@@ -77,8 +80,16 @@ def cluster_files(cluster: str) -> ClusterFiles:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Whole or not at all, and never readable by others, not even for a moment."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Whole or not at all, and never readable by others, not even for a moment. Raises ConfigError
+    where it cannot be written."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _replace(path, text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error}") from None
+
+
+def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -137,6 +137,23 @@ def test_a_first_token_becomes_the_owners_and_stays(home):
     assert cluster_files("demo").ray_token.read_text() != "another"
 
 
+@pytest.mark.parametrize("what", ["folder", "no text"])
+def test_a_token_that_cannot_be_read_is_one_line(home, what):
+    own = home / ".ray/auth_token"
+    own.parent.mkdir()
+    own.mkdir() if what == "folder" else own.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="Ray's token cannot be read") as caught:
+        up()
+    assert str(own) in str(caught.value) and not cluster_files("demo").ray_token.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(home):
+    (home / ".raylambda").mkdir(exist_ok=True)
+    (home / ".raylambda" / "clusters").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        up()
+
+
 def test_a_configuration_from_rays_cache_finds_its_files_again(home):
     """`ray down` has removed them, and the cache of another YAML still names them."""
     config = up()

@@ -192,3 +192,11 @@ def test_what_is_local_asks_nobody(head_of_demo: Path, monkeypatch, capsys) -> N
     monkeypatch.setenv("LAMBDA_API_URL", "http://127.0.0.1:1/api/v1")
     assert cli.main(["status", "--local"]) == 0
     assert capsys.readouterr().out == "" and not head_of_demo.exists()
+
+
+def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(args: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("autoscaler.status_command.run", interrupted)
+    assert cli.main(["status"]) == 130
