@@ -31,8 +31,9 @@ _TAKE = (
     "ON CONFLICT (instance_id) DO UPDATE SET "
     "price_cents_per_hour = COALESCE(price_cents_per_hour, excluded.price_cents_per_hour), "
     "started_s = MIN(started_s, excluded.started_s), "
-    "ended_s = COALESCE(ended_s, excluded.ended_s)"
+    "ended_s = MIN(COALESCE(ended_s, excluded.ended_s), COALESCE(excluded.ended_s, ended_s))"
 )
+"""The earlier end counts: a laptop notices one only when it looks again."""
 _ENTRUST = """
 UPDATE charges SET
     max_cents_per_hour = CASE
