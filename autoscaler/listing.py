@@ -30,7 +30,8 @@ OUTAGE_S = 120.0
 TOMBSTONE_S = 600.0
 """How long an ended node stays hidden, though a stale list may still show it alive."""
 LOOKS = 3
-"""Second looks in one refresh: each costs the account a request."""
+"""Second looks in one refresh: each costs the account a request. A process that begins asks for
+every machine that was running and is not listed."""
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ class NodeList:
             # Without them the list would tell Ray that they are gone.
             raise UnavailableError(
                 f"Lambda's list leaves out {unclear} machines that were running when this process "
-                "began; they are asked for one by one"
+                "began, and does not say what became of them"
             )
         self._succeed(now_s)
 
@@ -203,7 +204,7 @@ class NodeList:
         # The unknown ones first, then those missing for longest, so that each has its turn.
         due.sort(key=lambda id_: (id_ in kept, -self._strikes[id_], id_))
         gone: list[str] = []
-        for node_id in due[:LOOKS]:
+        for node_id in due[: max(LOOKS, sum(id_ not in kept for id_ in due))]:
             try:
                 found = self._client.get_instance(node_id)
             except NotFoundError:

@@ -169,7 +169,7 @@ def test_an_api_that_never_answered_is_no_empty_cluster(sim, provider):
     assert isinstance(caught.value.__cause__, UnavailableError)
 
 
-def test_a_new_process_whose_first_list_omits_more_than_it_may_ask_for_shows_no_smaller_cluster(
+def test_a_new_process_whose_first_list_omits_machines_shows_no_smaller_cluster(
     sim, provider, tmp_path
 ):
     """Found by a random schedule: the machine that was not asked for was set up a second time."""
@@ -178,18 +178,28 @@ def test_a_new_process_whose_first_list_omits_more_than_it_may_ask_for_shows_no_
     seen(provider)
     again = rig.provider_on(rig.head_section(rig.CLUSTER), rig.session(sim, tmp_path))
     sim.add_fault(Omit(n=1))
-    with pytest.raises(Exception, match="leaves out 2 machines") as caught:
-        seen(again)
-    assert isinstance(caught.value.__cause__, UnavailableError)
-    sim.advance(FRESH_S + 1.0)
     assert seen(again) == nodes
-    # Lists that go on omitting them are made up for by asking, a few at a time.
     third = rig.provider_on(rig.head_section(rig.CLUSTER), rig.session(sim, tmp_path))
-    sim.add_fault(Omit(n=2))
-    with pytest.raises(Exception, match="leaves out 2 machines"):
+    sim.add_fault(Omit(n=1))
+    sim.add_fault(Outage("get", to_s=60.0))
+    with pytest.raises(Exception, match=f"leaves out {len(nodes)} machines") as caught:
         seen(third)
-    sim.advance(FRESH_S + 1.0)
+    assert isinstance(caught.value.__cause__, UnavailableError)
+    sim.advance(60.0)
     assert seen(third) == nodes
+
+
+def test_a_laptop_that_has_not_looked_for_long_is_told_what_has_ended(sim, provider, tmp_path):
+    def laptop():
+        section = rig.laptop_section(rig.CLUSTER)
+        return rig.provider_on(section, rig.session(sim, tmp_path / "laptop"))
+
+    nodes = make(provider, LOOKS + 2)
+    sim.advance(100.0)
+    assert seen(laptop()) == set(nodes)
+    provider.terminate_nodes(nodes)
+    sim.advance(600.0)
+    assert seen(laptop()) == set()
 
 
 def test_a_refused_key_is_said_once(sim, provider):
