@@ -171,10 +171,14 @@ class ClusterEnd:
             self._sleep(LOOK_EVERY_S)
 
     def _end_known(self, cluster: str, spared: Collection[str], watch: _Watch) -> None:
-        """Without a list: what this machine has written down as running."""
+        """Without a list: what this machine has written down as running, if it is this key's."""
         with suppress(StateError):
-            ids = set(self._ledger.running_ids(cluster)) - set(spared) - watch.gone
-            watch.gone |= self._terminator.terminate(sorted(ids), "the cluster is ending").gone
+            ids = set(self._ledger.running_ids(cluster)) - self._ledger.foreign(cluster).keys()
+            live = sorted(ids - set(spared) - watch.gone)
+            now_s = self._clock()
+            for instance_id in live:
+                watch.found.setdefault(instance_id, now_s)
+            watch.gone |= self._terminator.terminate(live, "the cluster is ending").gone
 
     def _pass(self, cluster: str, spared: Collection[str], watch: _Watch) -> tuple[str, ...]:
         """Looks, ends what lives, and says what zero still waits for."""

@@ -26,6 +26,9 @@ def test_ray_down_with_another_accounts_key_is_refused_in_one_line(tmp_path):
     assert "\n" not in str(caught.value)
     with pytest.raises(AuthError):
         stranger.cluster.end()
+    theirs.add_fault(FailNext("list", failure=500, n=4))
+    with pytest.raises(AuthError):
+        stranger.cluster.end()
     with pytest.raises(ClickException):
         make(stranger, name="head")
     assert theirs.invariants.report()["instances"] == 0
