@@ -6,6 +6,7 @@ import click
 import pytest
 from click import ClickException
 
+from autoscaler import charges_report
 from autoscaler.budget import spent_cents
 from autoscaler.errors import ProtocolError
 from autoscaler.simulator import Ailment
@@ -145,7 +146,14 @@ def test_ray_down_tells_what_the_heads_workers_have_cost(
     run.live(head, 3600.0)
     run.laptop = run.new_laptop()
     run.laptop.non_terminated_nodes({})
-    ssh = Ssh(lambda: "noise\r\n" + head.cluster.session.books.report("demo") + "\r\n")
+    (tmp_path / "ray_bootstrap_config.yaml").write_text('{"cluster_name": "demo"}')
+    monkeypatch.setattr(charges_report, "open_session", lambda: head.cluster.session)
+
+    def on_the_head():
+        assert charges_report.main() == 0
+        return "noise\r\n" + capsys.readouterr().out
+
+    ssh = Ssh(on_the_head)
     stop_ray(run, ssh, docker)
     assert "ray stop" in ssh.commands[0] and "ray stop" not in ssh.commands[1]
     assert "autoscaler.charges_report" in ssh.commands[1]
@@ -192,3 +200,9 @@ def test_the_head_asks_nobody(sim, tmp_path):
     for node in (worker, run.head_id):
         head.get_command_runner("", node, {"ssh_user": "u"}, "demo", ssh, True).run("ray stop")
     assert len(ssh.commands) == 2
+
+
+def test_only_a_head_has_a_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert charges_report.main() == 2
+    assert "not a head's configuration" in capsys.readouterr().err
