@@ -237,25 +237,6 @@ def test_a_broken_field_is_named_by_its_path():
         scripted(Scripted(body=body)).client.list_ssh_keys()
 
 
-def test_an_instance_with_an_id_is_read_as_far_as_it_can_be(caplog):
-    tag = {"key": "ray-cluster-name", "value": "demo"}
-    records = [
-        instance_json("region", region={"n": 1}, tags=[tag]),
-        {"id": "bare", "status": 7, "tags": [tag, {"value": "no key"}], "instance_type": "odd"},
-        instance_json("whole"),
-    ]
-    wired = scripted(*[Scripted(body={"data": records})] * 2)
-    region, bare, whole = wired.client.list_instances()
-    assert (region.status, region.region) == (Status.ACTIVE, "?") and region.is_partial
-    assert region.instance_type.name == "gpu_1x_a10"
-    assert (bare.status, bare.instance_type.name) == (Status.UNKNOWN, "?")
-    assert bare.tags == region.tags == {"ray-cluster-name": "demo"}
-    assert not whole.is_partial
-    wired.client.list_instances()
-    said = [record.message for record in caplog.records if "read in part" in record.message]
-    assert len(said) == 2 and "data[0].region.name" in said[0]
-
-
 def test_a_price_that_is_no_whole_number_is_unknown():
     for price in (None, -1, "129", 1.5, True):
         body = instance_json()

@@ -1,8 +1,29 @@
 """A record of Lambda's that cannot be read whole: no node is lost by it, and it can be ended."""
 
+from lambda_rig import Scripted, instance_json, scripted
+
 from autoscaler.domain import Instance, InstanceType, Status
 from tests import provider_rig as rig
 from tests.provider_rig import make
+
+
+def test_an_instance_with_an_id_is_read_as_far_as_it_can_be(caplog):
+    tag = {"key": "ray-cluster-name", "value": "demo"}
+    records = [
+        instance_json("region", region={"n": 1}, tags=[tag]),
+        {"id": "bare", "status": 7, "tags": [tag, {"value": "no key"}], "instance_type": "odd"},
+        instance_json("whole"),
+    ]
+    wired = scripted(*[Scripted(body={"data": records})] * 2)
+    region, bare, whole = wired.client.list_instances()
+    assert (region.status, region.region) == (Status.ACTIVE, "?") and region.is_partial
+    assert region.instance_type.name == "gpu_1x_a10"
+    assert (bare.status, bare.instance_type.name) == (Status.UNKNOWN, "?")
+    assert bare.tags == region.tags == {"ray-cluster-name": "demo"}
+    assert not whole.is_partial
+    wired.client.list_instances()
+    said = [record.message for record in caplog.records if "read in part" in record.message]
+    assert len(said) == 2 and "data[0].region.name" in said[0]
 
 
 def read_in_part(provider):
