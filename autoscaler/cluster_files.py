@@ -81,7 +81,13 @@ def cluster_files(cluster: str) -> ClusterFiles:
 
 def write_secret(path: Path, text: str) -> None:
     """Whole or not at all, and never readable by others, not even for a moment. Raises ConfigError
-    where it cannot be written."""
+    where it cannot be written. What stands there already is not written again: `ray down` needs
+    no room on the disk."""
+    try:
+        if path.read_text(encoding="utf-8") == text and not path.stat().st_mode & 0o077:
+            return
+    except (OSError, UnicodeDecodeError):
+        pass
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _replace(path, text)

@@ -1,6 +1,7 @@
 """What `ray up` makes of the YAML: paths and no secrets, the same each time."""
 
 import copy
+import errno
 import json
 import stat
 import subprocess
@@ -151,6 +152,23 @@ def test_a_folder_that_cannot_be_written_is_one_line(home):
     (home / ".raylambda").mkdir(exist_ok=True)
     (home / ".raylambda" / "clusters").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
+        up()
+
+
+def test_what_is_written_already_needs_no_room_on_the_disk(home, monkeypatch):
+    up()
+    own_key = cluster_files("demo").api_key
+    own_key.chmod(0o644)
+    up()
+    assert stat.S_IMODE(own_key.stat().st_mode) == 0o600
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    up()
+    monkeypatch.setenv("LAMBDA_API_KEY", "another")
+    with pytest.raises(ConfigError, match="api_key: cannot be written: .*No space left"):
         up()
 
 
