@@ -199,7 +199,10 @@ class CheckpointStore:
     ) -> dict[str, Any] | None:
         """The state, if every reader has it; each makes the same collective calls."""
         here, state, reason = None, None, "not every reader could verify it"
-        with tempfile.TemporaryDirectory(prefix="checkpoint-") as scratch:
+        # A network file system keeps what is mapped under another name.
+        with tempfile.TemporaryDirectory(
+            prefix="checkpoint-", ignore_cleanup_errors=True
+        ) as scratch:
             try:
                 if readers.leads and info is not None:
                     self._fetch(info, Path(scratch))
