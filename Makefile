@@ -41,6 +41,7 @@ bench: install $(PEERS)/.installed
 	$(BIN)/python -m benchmarks.waltz_memory
 	$(BIN)/python -m benchmarks.waltz_demo
 	$(BIN)/python -m ray_jobs.demo
+	$(BIN)/python -m benchmarks.pii_scores --run-dir runs/demo
 	$(BIN)/python benchmarks/pii_latency.py --run-dir runs/demo
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.node_start
