@@ -28,6 +28,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from ray_jobs.errors import ConfigError, JobError
 from ray_jobs.progress import log_to_board
+from ray_jobs.running_ray import address_to_join
 
 logger = logging.getLogger(__name__)
 
@@ -119,9 +120,10 @@ def use_assigned_cpus() -> None:
 
 
 def connect() -> None:
-    """Join the cluster of RAY_ADDRESS, or start a local Ray; workers' noise stays in Ray's logs."""
+    """Join the cluster of RAY_ADDRESS or the Ray of this machine, or start a local one; workers'
+    noise stays in Ray's logs."""
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(address_to_join(), log_to_driver=False, logging_level=logging.WARNING)
 
 
 def scaling(options: JobOptions) -> ScalingConfig:
