@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor, nn
@@ -191,6 +192,10 @@ def load_sae(path: str | Path) -> TopKSAE:
     Raises DataError, in one line, for what is no such file.
     """
     try:
+        with open(path, "rb") as file:
+            # What else unpickling might raise on any file's bytes has no end.
+            if not is_zipfile(file):
+                raise ValueError("not written by torch.save, or cut short")
         content = torch.load(path, map_location="cpu", weights_only=True)
         sae = TopKSAE(**content["config"])
         # A finished SAE carries weights, not the training's counters.
@@ -198,7 +203,9 @@ def load_sae(path: str | Path) -> TopKSAE:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; give the sae_final.pt of a run") from None
     except _NOT_AN_SAE as error:
-        problem = str(error).strip().split("\n", 1)[0]
+        # Torch would advise to load it without that guard.
+        said = "more than weights" if isinstance(error, UnpicklingError) else str(error)
+        problem = said.strip().split("\n", 1)[0]
         raise DataError(f"{path}: not an SAE of this project ({problem})") from error
     return sae.eval()
 

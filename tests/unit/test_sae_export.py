@@ -121,11 +121,18 @@ def test_a_file_cut_short_is_refused_in_one_line(saved: Path, size_bytes: int) -
     assert_refused(saved)
 
 
-def test_a_text_or_a_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["not a model\n", "text,label\n"])
+def test_a_text_or_a_folder_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
     text = tmp_path / "notes.pt"
-    text.write_text("not a model\n")
+    text.write_text(content)
     assert_refused(text)
     assert_refused(tmp_path)
+
+
+def test_a_pickled_module_is_refused_without_advice_to_trust_it(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
+    with pytest.raises(DataError, match="not an SAE of this project .more than weights.$"):
+        load_sae(tmp_path / "module.pt")
 
 
 def assert_refused(path: Path) -> None:
