@@ -7,6 +7,7 @@ import pickle
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +34,8 @@ from ray_jobs.storage import FileRecord, Store
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+FETCHES_AT_ONCE = 8
 
 
 def identity(value: T) -> T:
@@ -226,11 +229,14 @@ class CheckpointStore:
     def _fetch(self, info: CheckpointInfo, folder: Path) -> None:
         """Verified copies of every part's pieces."""
         stored = self._store.child(info.name)
+        files = {}
         for rank, record in enumerate(info.manifests):
             manifest = stored.read_json(manifest_name(rank), record)
             for piece, each in enumerate(manifest["files"]):
-                name = state_name(rank, piece)
-                stored.fetch(name, folder / name, parse_record(each))
+                files[state_name(rank, piece)] = parse_record(each)
+        with ThreadPoolExecutor(FETCHES_AT_ONCE) as threads:
+            names = list(files)
+            list(threads.map(stored.fetch, names, map(folder.joinpath, names), files.values()))
 
     def _reject(self, name: str, reason: str) -> None:
         try:

@@ -122,6 +122,10 @@ def _of(split: str, rate: Rate) -> Rate:
     return lambda outcome: rate(outcome) if outcome.split == split else None
 
 
+def _judge_failed(outcome: Outcome) -> float:
+    return float(any(labels is None for labels in outcome.judged))
+
+
 def _triggered(outcome: Outcome) -> float | None:
     return float(outcome.triggered) if outcome.claimed else None
 
@@ -139,7 +143,16 @@ RATES: Mapping[str, Rate] = {
     "label_accuracy": _label_right,
     **{f"label_recall_{name}": _recall(name) for name in CLASSES},
     "format_rate": lambda o: float(o.claimed[0] is not None) if o.claimed else None,
-    "judge_errors": lambda o: float(any(labels is None for labels in o.judged)),
+    "judge_errors": _judge_failed,
+    **{
+        f"{name}_{split}": _of(split, rate)
+        for name, rate in (
+            ("dir_repair", _dir_repair),
+            ("label_accuracy", _label_right),
+            ("judge_errors", _judge_failed),
+        )
+        for split in SPLITS
+    },
 }
 
 

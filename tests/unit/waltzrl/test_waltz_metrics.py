@@ -45,6 +45,14 @@ def test_every_rate_by_hand():
         "label_balanced": (2 / 3 + 2 / 3 + 1) / 3,
         "format_rate": 7 / 8,
         "judge_errors": 1 / 8,
+        "dir_repair_harmful": 1 / 2,
+        "dir_repair_overrefusal": 1.0,
+        "label_accuracy_harmful": 3 / 4,
+        "label_accuracy_overrefusal": 1 / 2,
+        "label_accuracy_benign": 1.0,
+        "judge_errors_harmful": 0.0,
+        "judge_errors_overrefusal": 0.0,
+        "judge_errors_benign": 1 / 2,
         # Of all tokens, whatever the number in a dialogue.
         "kl_conversation": 4 / 50,
         "kl_conversation_harmful": 4 / 40,
@@ -58,6 +66,7 @@ def test_every_rate_by_hand():
         "drift_feedback_harmful": 0.0,
     }
     assert got.keys() - expected.keys() == {
+        "dir_repair_benign",
         *("kl_conversation_overrefusal", "drift_conversation_overrefusal"),
         *(f"{what}_feedback_{s}" for what in ("kl", "drift") for s in ("overrefusal", "benign")),
     }
