@@ -99,6 +99,16 @@ def test_prompts_that_the_run_was_trained_on_are_left_out(run: Path, tmp_path: P
     assert "6 of 6 prompts; 5 near duplicates of training prompts are left out" in about
 
 
+def test_a_small_run_is_evaluated_on_as_many_prompts_as_it_tested_on(run: Path):
+    from ray_jobs.waltzrl.evaluate import _manifest, config_of, prompts_of
+
+    options = EvaluateOptions(run=str(run))
+    config = dataclasses.replace(config_of(options, _manifest(str(run))), test_prompts=30)
+    assert len(prompts_of(options, config)[0]) == 30
+    more = dataclasses.replace(options, test_prompts=45)
+    assert len(prompts_of(more, config)[0]) == 45
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -108,6 +118,7 @@ def test_prompts_that_the_run_was_trained_on_are_left_out(run: Path, tmp_path: P
         (["--run=RUN", "--dataset=TMP/none.csv", "--judge=wildguard@http://j@m"], "none.csv"),
         (["--run=RUN", "--dataset=TMP/none.csv"], "judge: rules knows the embedded world only"),
         (["--run=RUN", "--judge=wild"], "judge: 'wild' is neither rules nor"),
+        (["--run=RUN", "--guard=wild"], "guard: 'wild' is neither rules nor"),
         (["--run=RUN", "--test-prompts=90000"], "test_prompts: test has"),
         (["--run=RUN", "--rollout=http"], "rollout: 'http' is not one of hf, cb"),
         (["--runn", "RUN"], "--runn: unknown flag; did you mean --run?"),
