@@ -144,7 +144,7 @@ class Launcher:
             instance_id = self._client.launch(request)
         except AutoscalerError as error:
             if error.not_executed:
-                self._settle(intent, Outcome.REFUSED, detail=str(error))
+                self._settle(intent, Outcome.REFUSED, detail=str(error), code=error.code)
                 if isinstance(error, NotFoundError):  # a key, type, region or file system
                     raise ConfigError(error.message, error.code, error.status, True) from error
                 raise
@@ -271,13 +271,20 @@ class Launcher:
         return tuple(sorted(ended.gone))
 
     def _settle(
-        self, intent: Intent, outcome: Outcome, *, instance_id: str | None = None, detail: str = ""
+        self,
+        intent: Intent,
+        outcome: Outcome,
+        *,
+        instance_id: str | None = None,
+        detail: str = "",
+        code: str | None = None,
     ) -> None:
         now_s = self._clock()
         if self._journal.settle(
             intent.nonce, outcome, now_s, instance_id=instance_id, detail=detail
         ):
-            self._tell(f"launch-{outcome}", intent, instance=instance_id, error=detail or None)
+            told = {"instance": instance_id, "code": code, "error": detail or None}
+            self._tell(f"launch-{outcome}", intent, **told)
 
     def _tell(self, event: str, intent: Intent, **fields: str | None) -> None:
         self._events.write(

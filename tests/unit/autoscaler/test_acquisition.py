@@ -200,6 +200,7 @@ def test_a_429_is_waited_out_under_a_new_nonce(sim, host, caplog):
     assert (limited["type"], limited["region"]) == (A10, REGION)
     assert f"{A10} in {REGION}: the account's rate" in caplog.text
     (refused,), (launched,) = host.told("launch-refused"), host.told("launched")
+    assert refused["code"] == limited["code"] == "global/internal-error"
     assert utc(limited["time"]) < limited["next_try"] <= utc(launched["time"])
     assert refused["nonce"] != launched["nonce"]
     assert sim.invariants.report()["duplicate_nonces"] == 0
