@@ -91,6 +91,20 @@ def resolve_endpoint(location: Location) -> tuple[str, str] | None:
     return scheme, host
 
 
+def pinned(location: Location) -> Location:
+    """The location with the endpoint and region that this process finds for it written into it,
+    for processes whose environment says otherwise or nothing."""
+    if location.kind == "file":
+        return location
+    found = dict(location.options)
+    endpoint, region = resolve_endpoint(location), resolve_region(location)
+    if endpoint is not None:
+        found["scheme"], found["endpoint_override"] = endpoint
+    if region is not None:
+        found["region"] = region
+    return Location(location.kind, location.path, tuple(sorted(found.items())))
+
+
 def resolve_region(location: Location) -> str | None:
     return (
         dict(location.options).get("region")

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TypeVar
 import pyarrow.fs as pafs
 
 from ray_jobs.errors import CorruptFileError, StorageError
-from ray_jobs.storage.filesystem import build_filesystem, default_retry_s, resolve_endpoint
+from ray_jobs.storage.filesystem import build_filesystem, default_retry_s, pinned, resolve_endpoint
 from ray_jobs.storage.location import Location, parse_location
 from ray_jobs.storage.problems import NO_BUCKET, explain, storage_error
 from ray_jobs.storage.retrying import Progress, with_retries
@@ -30,7 +30,8 @@ T = TypeVar("T")
 
 
 class Store:
-    """Pickles as its URI alone; each process reads credentials from its own environment.
+    """Pickles as its location alone, with the endpoint and region of the process that pickles
+    it; each process reads credentials from its own environment.
 
     Names are relative POSIX paths. Every method raises StorageError in one line, at once for
     what cannot pass by itself and after RAYLAMBDA_STORAGE_RETRY_S (120) for what might.
@@ -46,8 +47,8 @@ class Store:
         """Checks the URI's form only; the first read or write meets the server."""
         return Store(parse_location(uri), retry_s)
 
-    def __reduce__(self) -> tuple[Callable[..., "Store"], tuple[str, float | None]]:
-        return Store.open, (self.uri, self._retry_s)
+    def __reduce__(self) -> tuple[Callable[..., "Store"], tuple[Location, float | None]]:
+        return Store, (pinned(self._location), self._retry_s)
 
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"

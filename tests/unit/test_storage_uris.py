@@ -1,5 +1,6 @@
 """URIs of stores and the endpoints they lead to; no secret is ever taken or repeated."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -88,3 +89,25 @@ def test_the_endpoint_comes_from_the_uri_then_the_environment(
     with pytest.raises(StorageError, match="not of the form") as caught:
         resolve_endpoint(bare)
     assert "MDENG" not in str(caught.value)
+
+
+def test_a_store_leads_every_process_to_the_server_of_the_one_that_sent_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    stores = [Store.open("s3://bucket/x"), Store.open(str(tmp_path))]
+    of_aws = pickle.dumps(stores)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://mine:3")
+    monkeypatch.setenv("AWS_REGION", "here")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    sent = pickle.dumps(stores)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://other:4")
+    monkeypatch.setenv("AWS_REGION", "there")
+    remote, local = pickle.loads(sent)
+    assert remote.uri == "s3://bucket/x?endpoint_override=mine:3&region=here&scheme=http"
+    assert remote.label == "s3://bucket/x" and local == stores[1]
+    assert pickle.loads(pickle.dumps(remote)) == remote
+    assert SECRET.encode() not in sent
+    assert pickle.loads(of_aws) == stores
