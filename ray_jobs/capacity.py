@@ -38,11 +38,51 @@ def fits(needs: Resources, node: Resources) -> bool:
     return all(node.get(name, 0) >= need for name, need in needs.items())
 
 
+def check_room(needs: Resources, workers: int) -> None:
+    """Refuse workers that all nodes together, standing and startable, could never hold at once.
+
+    Raises:
+        RefusedError: so it is, or no node has room for even one.
+    """
+    node_that_fits(needs)
+    most = room([*standing_nodes(), *startable_nodes()], needs)
+    if most < workers:
+        raise RefusedError(
+            f"{workers} workers of {shown(needs)} each are asked for, and all nodes that stand or "
+            f"could be started have room for {most}: lower --num-workers or --cpus-per-worker, "
+            "or add nodes"
+        )
+
+
+def cpus_for_each(workers: int) -> int:
+    """The most CPUs that each of `workers` can have; 1 where not even that is there.
+
+    They share out the standing nodes; only where those are too few, also the startable ones.
+    """
+    standing = standing_nodes()
+    for nodes in (standing, [*standing, *startable_nodes()]):
+        largest = int(max((node.get("CPU", 0) for node in nodes), default=0))
+        for cpus in range(largest, 0, -1):
+            if room(nodes, {"CPU": cpus}) >= workers:
+                return cpus
+    return 1
+
+
+def has_gpus() -> bool:
+    """Whether a node has a GPU, be it one that the autoscaler may start."""
+    return any(node.get("GPU", 0) >= 1 for node in [*standing_nodes(), *startable_nodes()])
+
+
 def room_now(needs: Resources) -> int:
     """How many workers or trials the standing nodes have room for when they are empty."""
+    return room(standing_nodes(), needs)
+
+
+def room(nodes: Sequence[Resources], needs: Resources) -> int:
+    """How many workers or trials `nodes` have room for when they are empty."""
     return sum(
         int(min(node.get(name, 0) // need for name, need in needs.items() if need))
-        for node in standing_nodes()
+        for node in nodes
     )
 
 
@@ -52,7 +92,8 @@ def standing_nodes() -> list[dict[str, float]]:
 
 
 def startable_nodes() -> list[dict[str, float]]:
-    """Resources of every node type of the autoscaler; none where no autoscaler runs.
+    """Resources of every node that the autoscaler may start, those that it has started among
+    them; none where no autoscaler runs.
 
     Read from the configuration that Ray's autoscaler itself reads, on the head, where drivers of
     jobs run: it tells Ray's control service what there is, not what there could be.
@@ -63,7 +104,7 @@ def startable_nodes() -> list[dict[str, float]]:
     except FileNotFoundError:
         return []
     types = cluster["available_node_types"].values()
-    return [dict(each["resources"]) for each in types if each.get("max_workers", 0)]
+    return [dict(each["resources"]) for each in types for _ in range(each.get("max_workers", 0))]
 
 
 def shown(resources: Resources | Sequence[tuple[str, float]]) -> str:

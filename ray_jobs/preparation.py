@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ray_jobs.activations.harvest import HarvestProgress, harvest
-from ray_jobs.activations.harvest_pool import HARVESTER_ON_GPU, HarvestPool
+from ray_jobs.activations.harvest_pool import HarvestPool
 from ray_jobs.activations.shards import ActivationSet
-from ray_jobs.capacity import node_that_fits
 from ray_jobs.dataset import SPLITS, DataConfig, Dataset, open_dataset
 from ray_jobs.progress import clock_time
-from ray_jobs.runtime import JobOptions
+from ray_jobs.runtime import JobOptions, worker_needs
 from ray_jobs.storage import Store
 
 logger = logging.getLogger(__name__)
@@ -39,18 +38,19 @@ def prepare(
 ) -> Prepared:
     """Build or read the texts and harvest every split; what is there already is reused.
 
-    Ray is initialised. Errors: those of `open_dataset` and `harvest`, and RefusedError for
-    GPUs where no node has one or could be started.
+    Ray is initialised. Errors: before anything is done, RefusedError for training workers that
+    would never find room; then those of `open_dataset` and `harvest`.
     """
     started_s = time.monotonic()
-    if options.use_gpu:
-        node_that_fits(HARVESTER_ON_GPU)
+    on_gpus = "GPU" in worker_needs(options)
     dataset = open_dataset(data, cache_dir(options))
     counts = ", ".join(f"{split} {len(dataset.labelled[split]):,}" for split in SPLITS)
     logger.info("data   %s: %s", dataset.source, counts)
     store = Store.open(options.storage_uri).child("activations")
-    # One pool: an actor's start costs as much as some ten thousand tokens.
-    with HarvestPool(model, layer, dtype=dtype, use_gpu=options.use_gpu) as pool:
+    # One pool: an actor's start costs as much as some ten thousand tokens. As many actors as the
+    # training will have workers: nodes that they make an autoscaler start serve both.
+    _, workers = options.worker_range
+    with HarvestPool(model, layer, dtype=dtype, at_least=workers, use_gpu=on_gpus) as pool:
         sets = {
             split: harvest(
                 dataset.texts(split),

@@ -26,6 +26,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
+from ray_jobs.capacity import check_room, cpus_for_each, has_gpus, room_now, shown
 from ray_jobs.errors import ConfigError, JobError
 from ray_jobs.progress import log_to_board
 from ray_jobs.running_ray import address_to_join
@@ -47,10 +48,10 @@ class JobOptions:
     """Training workers: "4", or "1-4" for as many as there are at any time."""
 
     use_gpu: bool | None = None
-    """Whether each worker takes a GPU; default: if the cluster has any."""
+    """Whether each worker takes a GPU; default: if the cluster has any or can start any."""
 
     cpus_per_worker: int | None = None
-    """CPUs of each worker; default: the cluster's CPUs shared out, or 1 with a GPU."""
+    """CPUs of each worker; default: the nodes' CPUs shared out, or 1 with a GPU."""
 
     max_failures: int = 3
     """How often the workers are started again after one of them died."""
@@ -126,23 +127,30 @@ def connect() -> None:
         ray.init(address_to_join(), log_to_driver=False, logging_level=logging.WARNING)
 
 
-def scaling(options: JobOptions) -> ScalingConfig:
-    """How many workers of what size; elastic if the options name a range."""
+def worker_needs(options: JobOptions) -> dict[str, float]:
+    """What each training worker takes of a node.
+
+    Raises:
+        RefusedError: the fewest workers asked for have no room, and never could.
+    """
     low, high = options.worker_range
-    resources = ray.cluster_resources()
-    use_gpu = resources.get("GPU", 0) > 0 if options.use_gpu is None else options.use_gpu
-    cpus = options.cpus_per_worker or (
-        1 if use_gpu else max(1, int(resources.get("CPU", 1) // high))
-    )
-    if low * cpus > resources.get("CPU", 0):
-        logger.warning(
-            "train  %d workers of %d CPUs need more than this cluster's %d CPUs: waiting for nodes",
-            *(low, cpus, int(resources.get("CPU", 0))),
-        )
+    use_gpu = has_gpus() if options.use_gpu is None else options.use_gpu
+    cpus = options.cpus_per_worker or (1 if use_gpu else cpus_for_each(high))
+    needs = {"CPU": float(cpus), **({"GPU": 1.0} if use_gpu else {})}
+    check_room(needs, low)
+    return needs
+
+
+def scaling(options: JobOptions) -> ScalingConfig:
+    """How many workers of what size; elastic if the options name a range. Errors: as above."""
+    low, high = options.worker_range
+    needs = worker_needs(options)
+    if room_now(needs) < low:
+        logger.info("train  %d workers of %s each: waiting for nodes", low, shown(needs))
     return ScalingConfig(
         num_workers=low if low == high else (low, high),
-        use_gpu=use_gpu,
-        resources_per_worker={"CPU": cpus, **({"GPU": 1} if use_gpu else {})},
+        use_gpu="GPU" in needs,
+        resources_per_worker=needs,
     )
 
 
@@ -175,7 +183,7 @@ def fit(
 
     Raises:
         JobError: the error of `board.fatal()`, which no restart could mend, or that the
-            workers died more than `max_failures` times.
+            workers died more than `max_failures` times; errors of `worker_needs`.
     """
     scratch = tempfile.mkdtemp(prefix="raylambda-train-")
     trainer = TorchTrainer(

@@ -13,6 +13,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, Worker
 from ray_jobs.activations.harvester import ShardTask, make_shard
 from ray_jobs.activations.host_model import HostModel
 from ray_jobs.activations.manifest import ShardRecord
+from ray_jobs.capacity import has_gpus
 from ray_jobs.errors import ConfigError, JobError
 from ray_jobs.storage import Store
 
@@ -23,9 +24,6 @@ MAX_DEATHS = 3
 
 REVIEW_INTERVAL_S = 2.0
 """How often the cluster is looked at for nodes that joined."""
-
-HARVESTER_ON_GPU = {"CPU": 1.0, "GPU": 1.0}
-"""What an actor takes of a node with GPUs."""
 
 _DIED = (RayActorError, OutOfMemoryError, WorkerCrashedError)
 HostArgs = tuple[str, int, str]
@@ -55,12 +53,12 @@ class HarvestPool:
             train = harvest(..., pool=pool)
             test = harvest(..., pool=pool)
 
-    Actors start with the first shard that has to be computed; then Ray is initialised.
-    num_actors    None: as many as the cluster has CPUs (GPUs, where it has any) free, looked
-                  at again during the work; a number: that many are asked for, which makes an
+    Actors start with the first shard that has to be computed; then Ray is initialised. There
+    are as many as the cluster has CPUs free, or GPUs, looked at again during the work.
+    at_least      so many are asked for even where there is no room, all at once, which makes an
                   autoscaler start nodes
-    use_gpu       None: a GPU for each actor where the cluster has any; True: also where nodes
-                  with GPUs are still to come; False: CPUs
+    use_gpu       a GPU for each actor, also where nodes with GPUs are still to come; None: where
+                  the cluster has or can start any
     started_s     monotonic time at which the first shard of this harvest was handed out
     """
 
@@ -70,13 +68,13 @@ class HarvestPool:
         layer: int,
         *,
         dtype: str = "float32",
-        num_actors: int | None = None,
+        at_least: int = 1,
         use_gpu: bool | None = None,
     ) -> None:
-        if num_actors is not None and num_actors < 1:
-            raise ConfigError("num_actors", f"{num_actors} is below 1")
+        if at_least < 1:
+            raise ConfigError("at_least", f"{at_least} is below 1")
         self.host: HostArgs = (model, layer, dtype)
-        self._num_actors = num_actors
+        self._at_least = at_least
         self._use_gpu = use_gpu
         self._starting: dict[ray.ObjectRef, Any] = {}
         self._working: dict[ray.ObjectRef, tuple[Any, int]] = {}
@@ -126,25 +124,24 @@ class HarvestPool:
     def _grow(self) -> None:
         alive = len(self._starting) + len(self._working)
         wanted = min(self._limit(alive), len(self._todo) + len(self._working))
+        on_gpu = self._on_gpu()
         for _ in range(wanted - alive):
-            on_gpu = self._resource() == "GPU"
             actor = ray.remote(Harvester).options(num_cpus=1, num_gpus=int(on_gpu)).remote()
             ref = actor.load.remote(self.host, "cuda" if on_gpu else "cpu")
             self._starting[ref] = actor
 
     def _limit(self, alive: int) -> int:
-        if self._num_actors is not None:
-            return self._num_actors
         # Starting actors may or may not hold their share already: counting them as if they
         # did not keeps a pool from growing past the cluster, and is put right once they run.
-        free = int(ray.available_resources().get(self._resource(), 0)) - len(self._starting)
-        return max(1, alive + max(0, free))
+        resource = "GPU" if self._on_gpu() else "CPU"
+        free = int(ray.available_resources().get(resource, 0)) - len(self._starting)
+        return max(self._at_least, alive + max(0, free))
 
-    def _resource(self) -> str:
-        """What an actor takes; with `use_gpu` also where a node with a GPU is still to come."""
+    def _on_gpu(self) -> bool:
+        # Once for the whole set: another kind of processor gives other last bits.
         if self._use_gpu is None:
-            return "GPU" if ray.cluster_resources().get("GPU", 0) >= 1 else "CPU"
-        return "GPU" if self._use_gpu else "CPU"
+            self._use_gpu = has_gpus()
+        return self._use_gpu
 
     def _take(self, ref: ray.ObjectRef) -> Iterator[ShardRecord]:
         """Handle a finished call: hand its actor the next shard, or replace a dead one."""

@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 from ray import tune
 
-from ray_jobs.capacity import node_that_fits, room_now
+from ray_jobs.capacity import has_gpus, node_that_fits, room_now
 from ray_jobs.errors import ConfigError
 from ray_jobs.progress import board_lines
 from ray_jobs.run_directory import digest_of
@@ -67,8 +66,7 @@ def trial_needs(options: JobOptions) -> dict[str, float]:
     """
     if options.worker_range != (1, 1):
         raise ConfigError("num_workers", "a trial of a sweep runs on one worker: leave it at 1")
-    resources = ray.cluster_resources()
-    use_gpu = resources.get("GPU", 0) > 0 if options.use_gpu is None else options.use_gpu
+    use_gpu = has_gpus() if options.use_gpu is None else options.use_gpu
     return {"CPU": float(options.cpus_per_worker or 1), **({"GPU": 1.0} if use_gpu else {})}
 
 

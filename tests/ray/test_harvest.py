@@ -154,8 +154,9 @@ def test_shard_that_kills_every_actor_ends_the_harvest(
 
     give = HarvestPool._give
     monkeypatch.setattr(HarvestPool, "_give", deadly)
+    monkeypatch.setattr(HarvestPool, "_limit", lambda *_: 1)
     with (
-        HarvestPool(host, 2, num_actors=1) as pool,
+        HarvestPool(host, 2) as pool,
         pytest.raises(JobError, match=f"{MAX_DEATHS} processes died while computing shard"),
     ):
         run(host, tmp_path, pool=pool)
@@ -248,8 +249,8 @@ def test_pool_outlives_a_harvest_that_breaks_off(
 
 
 def test_pool_needs_an_actor(host: str) -> None:
-    with pytest.raises(ConfigError, match="^num_actors: 0 is below 1"):
-        HarvestPool(host, 2, num_actors=0)
+    with pytest.raises(ConfigError, match="^at_least: 0 is below 1"):
+        HarvestPool(host, 2, at_least=0)
 
 
 def test_another_layer_goes_elsewhere(undisturbed: ActivationSet, host: str) -> None:

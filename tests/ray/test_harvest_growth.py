@@ -1,4 +1,4 @@
-"""A harvest grows with its cluster."""
+"""A harvest grows with its cluster, and asks at once for what its training will use."""
 
 import time
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.hosts import save_tiny_llama
 pytestmark = pytest.mark.ray
 
 
-def test_node_that_joins_is_used(tmp_path: Path) -> None:
+def test_nodes_are_asked_for_and_those_that_join_are_used(tmp_path: Path) -> None:
     host = str(save_tiny_llama(tmp_path / "host"))
     texts = ["born in a street "] * 4000
     plan = plan_rows(texts, HostPlan(host, 1).tokenize, 16)
@@ -33,13 +33,14 @@ def test_node_that_joins_is_used(tmp_path: Path) -> None:
     )
     ray.init(address=cluster.address)
     try:
-        with HarvestPool(host, 1) as pool:
+        with HarvestPool(host, 1, at_least=3) as pool:
             records = pool.run(Store.open(str(tmp_path / "out")), range(plan.n_shards), task)
             next(records)
-            assert len(pool._working) == 1 and not pool._starting
-            cluster.add_node(num_cpus=1)
-            # Slow enough that the new actor has minutes to start.
-            while len(pool._working) < 2:
+            # What waits for room is the demand that an autoscaler sees.
+            assert len(pool._working) == 1 and len(pool._starting) == 2
+            cluster.add_node(num_cpus=3)
+            # Slow enough that the new actors have minutes to start.
+            while len(pool._working) < 4:
                 time.sleep(0.1)
                 next(records)
     finally:
