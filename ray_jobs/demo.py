@@ -46,8 +46,15 @@ def main(argv: list[str]) -> None:
         _on_simulated_machines(argv)
     else:
         _say(f"on a local Ray, not on simulated machines: {reason}")
-        _on_local_ray(argv if own_place else [*argv, "--output-dir", str(RUNS / "demo")])
+        _on_local_ray([*argv, "--output-dir", _absolute(configs[3].output_dir, own_place)])
     _say(f"all of it took {time.monotonic() - started_s:.0f} s")
+
+
+def _absolute(output_dir: str, own_place: bool) -> str:
+    # The job runs in a copy of this directory, where a relative path would lead elsewhere.
+    if not own_place:
+        return str(RUNS / "demo")
+    return output_dir if "://" in output_dir else os.path.abspath(output_dir)
 
 
 def _on_local_ray(arguments: list[str]) -> None:

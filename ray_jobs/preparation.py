@@ -9,6 +9,7 @@ from ray_jobs.activations.harvest import HarvestProgress, harvest
 from ray_jobs.activations.harvest_pool import HarvestPool
 from ray_jobs.activations.shards import ActivationSet
 from ray_jobs.dataset import SPLITS, DataConfig, Dataset, open_dataset
+from ray_jobs.places import places
 from ray_jobs.progress import clock_time
 from ray_jobs.runtime import JobOptions, worker_needs
 from ray_jobs.storage import Store
@@ -39,32 +40,35 @@ def prepare(
     """Build or read the texts and harvest every split; what is there already is reused.
 
     Ray is initialised. Errors: before anything is done, RefusedError for training workers that
-    would never find room; then those of `open_dataset` and `harvest`.
+    would never find room and those of `places`; then those of `open_dataset` and `harvest`.
     """
     started_s = time.monotonic()
     on_gpus = "GPU" in worker_needs(options)
-    dataset = open_dataset(data, cache_dir(options))
-    counts = ", ".join(f"{split} {len(dataset.labelled[split]):,}" for split in SPLITS)
-    logger.info("data   %s: %s", dataset.source, counts)
-    store = Store.open(options.storage_uri).child("activations")
-    # One pool: an actor's start costs as much as some ten thousand tokens. As many actors as the
-    # training will have workers: nodes that they make an autoscaler start serve both.
-    _, workers = options.worker_range
-    with HarvestPool(model, layer, dtype=dtype, at_least=workers, use_gpu=on_gpus) as pool:
-        sets = {
-            split: harvest(
-                dataset.texts(split),
-                data_sha256=dataset.split_sha256(split),
-                model=model,
-                layer=layer,
-                store=store,
-                dtype=dtype,
-                shard_rows=shard_rows,
-                pool=pool,
-                on_progress=_Lines(split),
-            )
-            for split in SPLITS
-        }
+    with places(options.output_dir, options.storage) as probe:
+        dataset = open_dataset(data, cache_dir(options))
+        counts = ", ".join(f"{split} {len(dataset.labelled[split]):,}" for split in SPLITS)
+        logger.info("data   %s: %s", dataset.source, counts)
+        store = Store.open(options.storage_uri).child("activations")
+        # One pool: an actor's start costs as much as some ten thousand tokens. As many actors as
+        # the training will have workers: nodes that they make an autoscaler start serve both.
+        _, workers = options.worker_range
+        with HarvestPool(
+            model, layer, dtype=dtype, at_least=workers, use_gpu=on_gpus, probe=probe
+        ) as pool:
+            sets = {
+                split: harvest(
+                    dataset.texts(split),
+                    data_sha256=dataset.split_sha256(split),
+                    model=model,
+                    layer=layer,
+                    store=store,
+                    dtype=dtype,
+                    shard_rows=shard_rows,
+                    pool=pool,
+                    on_progress=_Lines(split),
+                )
+                for split in SPLITS
+            }
     logger.info("data   ready after %s", clock_time(time.monotonic() - started_s))
     return Prepared(dataset, sets)
 

@@ -28,8 +28,10 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from ray_jobs.capacity import check_room, cpus_for_each, has_gpus, room_now, shown
 from ray_jobs.errors import ConfigError, JobError
+from ray_jobs.places import places
 from ray_jobs.progress import log_to_board
-from ray_jobs.running_ray import address_to_join
+from ray_jobs.running_ray import address_to_join, no_ray_at
+from ray_jobs.storage.probe import Probe
 
 logger = logging.getLogger(__name__)
 
@@ -122,9 +124,17 @@ def use_assigned_cpus() -> None:
 
 def connect() -> None:
     """Join the cluster of RAY_ADDRESS or the Ray of this machine, or start a local one; workers'
-    noise stays in Ray's logs."""
-    if not ray.is_initialized():
+    noise stays in Ray's logs.
+
+    Raises:
+        InputError: no Ray is at RAY_ADDRESS.
+    """
+    if ray.is_initialized():
+        return
+    try:
         ray.init(address_to_join(), log_to_driver=False, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise no_ray_at(os.environ.get("RAY_ADDRESS", ""), error) from error
 
 
 def worker_needs(options: JobOptions) -> dict[str, float]:
@@ -183,22 +193,22 @@ def fit(
 
     Raises:
         JobError: the error of `board.fatal()`, which no restart could mend, or that the
-            workers died more than `max_failures` times; errors of `worker_needs`.
+            workers died more than `max_failures` times; errors of `places` and `worker_needs`.
     """
     scratch = tempfile.mkdtemp(prefix="raylambda-train-")
-    trainer = TorchTrainer(
-        _Guarded(loop),
-        train_loop_config={**task, "board": board},
-        scaling_config=scaling(options),
-        run_config=RunConfig(
-            name=f"train-{uuid.uuid4().hex[:8]}",
-            storage_path=scratch,
-            failure_config=FailureConfig(max_failures=options.max_failures),
-            callbacks=[_Restarts(board, options.max_failures)],
-        ),
-    )
     try:
-        result = trainer.fit()
+        with places(options.output_dir, options.storage) as probe:
+            result = TorchTrainer(
+                _Guarded(loop, probe),
+                train_loop_config={**task, "board": board},
+                scaling_config=scaling(options),
+                run_config=RunConfig(
+                    name=f"train-{uuid.uuid4().hex[:8]}",
+                    storage_path=scratch,
+                    failure_config=FailureConfig(max_failures=options.max_failures),
+                    callbacks=[_Restarts(board, options.max_failures)],
+                ),
+            ).fit()
     except TrainingFailedError as error:
         _raise_fatal(board)
         reason = str(error).strip().splitlines()[-1]
@@ -226,8 +236,9 @@ class _Guarded:
     the board and return at once.
     """
 
-    def __init__(self, loop: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, loop: Callable[[dict[str, Any]], None], probe: Probe) -> None:
         self._loop = loop
+        self._probe = probe
 
     def __call__(self, task: dict[str, Any]) -> None:
         board = task["board"]
@@ -242,6 +253,7 @@ class _Guarded:
             ray.util.get_node_ip_address(),
         )
         try:
+            self._probe.check(ray.util.get_node_ip_address())
             self._loop(task)
         except JobError as error:
             ray.get(board.fail.remote(error))

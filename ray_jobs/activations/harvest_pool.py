@@ -16,6 +16,7 @@ from ray_jobs.activations.manifest import ShardRecord
 from ray_jobs.capacity import has_gpus
 from ray_jobs.errors import ConfigError, JobError
 from ray_jobs.storage import Store
+from ray_jobs.storage.probe import Probe
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ MAX_DEATHS = 3
 REVIEW_INTERVAL_S = 2.0
 """How often the cluster is looked at for nodes that joined."""
 
+NOTHING_TO_CHECK = Probe("", ())
+
 _DIED = (RayActorError, OutOfMemoryError, WorkerCrashedError)
 HostArgs = tuple[str, int, str]
 """Name, layer and dtype of a HostModel."""
@@ -33,8 +36,12 @@ HostArgs = tuple[str, int, str]
 class Harvester:
     """The actor: one host model, one shard after the other."""
 
-    def load(self, host: HostArgs, device: str) -> None:
-        """Load the model. Not in the constructor: only a method's error keeps its type."""
+    def load(self, host: HostArgs, device: str, probe: Probe) -> None:
+        """Load the model, where `probe` finds the job's places.
+
+        Not in the constructor: only a method's error keeps its type.
+        """
+        probe.check(ray.util.get_node_ip_address())
         if device == "cpu":
             # An actor holds one CPU; more threads would fight with its neighbours.
             torch.set_num_threads(1)
@@ -59,6 +66,7 @@ class HarvestPool:
                   autoscaler start nodes
     use_gpu       a GPU for each actor, also where nodes with GPUs are still to come; None: where
                   the cluster has or can start any
+    probe         checked on every actor's node; without stores it is always content
     started_s     monotonic time at which the first shard of this harvest was handed out
     """
 
@@ -70,12 +78,14 @@ class HarvestPool:
         dtype: str = "float32",
         at_least: int = 1,
         use_gpu: bool | None = None,
+        probe: Probe = NOTHING_TO_CHECK,
     ) -> None:
         if at_least < 1:
             raise ConfigError("at_least", f"{at_least} is below 1")
         self.host: HostArgs = (model, layer, dtype)
         self._at_least = at_least
         self._use_gpu = use_gpu
+        self._probe = probe
         self._starting: dict[ray.ObjectRef, Any] = {}
         self._working: dict[ray.ObjectRef, tuple[Any, int]] = {}
         self._idle: list[Any] = []
@@ -127,7 +137,7 @@ class HarvestPool:
         on_gpu = self._on_gpu()
         for _ in range(wanted - alive):
             actor = ray.remote(Harvester).options(num_cpus=1, num_gpus=int(on_gpu)).remote()
-            ref = actor.load.remote(self.host, "cuda" if on_gpu else "cpu")
+            ref = actor.load.remote(self.host, "cuda" if on_gpu else "cpu", self._probe)
             self._starting[ref] = actor
 
     def _limit(self, alive: int) -> int:

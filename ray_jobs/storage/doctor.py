@@ -7,11 +7,11 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ray_jobs.errors import StorageError
+from ray_jobs.storage.probe import missing_directories, remove_empty
 from ray_jobs.storage.store import Store
 from ray_jobs.storage.streams import FileRecord
 
@@ -125,21 +125,14 @@ class Doctor:
 def examine(uri: str, report: Callable[[str], None]) -> bool:
     """Raises StorageError for a URI that is none."""
     store = Store.open(uri, retry_s=RETRY_S)
-    made = _missing_directories(Path(store.label)) if store.is_local else []
+    made = missing_directories(Path(store.label)) if store.is_local else []
     healthy = Doctor(store).examine(report)
-    for directory in made:
-        with suppress(OSError):  # another program may use it by now
-            directory.rmdir()
+    remove_empty(made)
     report(
         f"{'ok' if healthy else 'FAIL'}: {store.label} "
         f"{'can' if healthy else 'cannot'} hold checkpoints and results"
     )
     return healthy
-
-
-def _missing_directories(path: Path) -> list[Path]:
-    """Of the path and its parents, those that do not exist; the deepest first."""
-    return [directory for directory in (path, *path.parents) if not directory.exists()]
 
 
 def _measure(check: str, run: Callable[[], int]) -> Finding:

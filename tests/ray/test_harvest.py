@@ -2,10 +2,8 @@
 
 import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,9 +16,11 @@ from ray_jobs.activations.harvest_pool import MAX_DEATHS, HarvestPool
 from ray_jobs.activations.host_model import HostModel
 from ray_jobs.activations.manifest import MANIFEST_NAME, record_name, shard_name
 from ray_jobs.activations.shards import ActivationSet
-from ray_jobs.errors import ConfigError, DataError, JobError, NonFiniteError
+from ray_jobs.errors import ConfigError, DataError, JobError, NonFiniteError, StorageError
 from ray_jobs.storage import Store
+from ray_jobs.storage.probe import Probe
 from tests.hosts import N_LAYERS, save_tiny_llama
+from tests.ray.processes import children, kill_driver_after, wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -70,23 +70,6 @@ def contents(activations: ActivationSet) -> dict[str, bytes]:
     """Every file that counts; a killed writer may leave a `.partial` one, which does not."""
     folder = folder_of(activations)
     return {name: (folder / name).read_bytes() for name in activations.store.files()}
-
-
-def children(pid: int) -> list[int]:
-    """All processes below `pid`."""
-    parents: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        parents.setdefault(parent, []).append(int(stat.parent.name))
-    found, queue = [], [pid]
-    while queue:
-        below = parents.get(queue.pop(), [])
-        found += below
-        queue += below
-    return found
 
 
 def harvester_pids() -> list[int]:
@@ -180,18 +163,7 @@ harvest(TEXTS, data_sha256="a" * 64, model=sys.argv[1], layer=2, store=Store.ope
 def test_killed_driver_goes_on_with_unfinished_shards(
     undisturbed: ActivationSet, host: str, tmp_path: Path
 ) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", DRIVER, host, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        cwd=Path(__file__).parents[2],
-    ) as driver:
-        assert driver.stdout is not None
-        assert any(line == "three\n" for line in driver.stdout)
-        family = children(driver.pid)
-        os.killpg(driver.pid, signal.SIGKILL)
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
+    kill_driver_after("three", [sys.executable, "-c", DRIVER, host, str(tmp_path)])
     folder = tmp_path / undisturbed.manifest.spec.folder
     finished = {path.name: path.stat().st_mtime_ns for path in folder.glob("shard-*.json")}
     assert 3 <= len(finished) < len(undisturbed.manifest.shards)
@@ -203,13 +175,6 @@ def test_killed_driver_goes_on_with_unfinished_shards(
     for name, written_ns in finished.items():
         assert (folder / name).stat().st_mtime_ns == written_ns
     assert contents(resumed) == contents(undisturbed)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.1)
 
 
 def test_only_the_missing_shard_is_made_anew(
@@ -246,6 +211,15 @@ def test_pool_outlives_a_harvest_that_breaks_off(
         with pytest.raises(RuntimeError):
             run(host, tmp_path, pool=pool, on_progress=fail)
         assert contents(run(host, tmp_path, pool=pool)) == contents(undisturbed)
+
+
+def test_a_node_that_does_not_share_the_storage_is_one_line(host: str, tmp_path: Path) -> None:
+    elsewhere = Probe("probe", (Store.open(str(tmp_path)),))  # a file that is not there
+    with HarvestPool(host, 2, probe=elsewhere) as pool:
+        with pytest.raises(StorageError, match="is not the same place on node") as caught:
+            run(host, tmp_path, pool=pool)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.rglob("*.safetensors")) == []
 
 
 def test_pool_needs_an_actor(host: str) -> None:

@@ -1,9 +1,12 @@
 """SAE training on a real local Ray: same result whatever the workers, kills and damage."""
 
 import os
+import pickle
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +14,12 @@ import pytest
 import ray
 import torch
 
-from ray_jobs.errors import ConfigError, NonFiniteError
+from ray_jobs.errors import ConfigError, NonFiniteError, StorageError
 from ray_jobs.preparation import Prepared
 from ray_jobs.storage import Store
+from ray_jobs.storage.probe import Probe
 from tests.activation_sets import save_set
+from tests.ray.processes import kill_driver_after
 from tests.ray.training import (
     CONFIG,
     N_ROWS,
@@ -110,6 +115,31 @@ def test_a_killed_worker_goes_on_bit_for_bit(
     assert without_times(history_of(tmp_path)) == without_times(history_of(undisturbed))
 
 
+DRIVER = """
+import pickle, sys
+from pathlib import Path
+import ray
+from tests.ray.training import Lines, train
+Lines().on_line = lambda line: print(line, flush=True)
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+train(Path(sys.argv[1]), pickle.loads(Path(sys.argv[2]).read_bytes()), cpus_per_worker=1)
+"""
+
+
+def test_a_killed_job_that_is_started_again_ends_bit_for_bit_alike(
+    data: Prepared, undisturbed: Path, tmp_path: Path, lines: Lines
+):
+    (tmp_path / "data").write_bytes(pickle.dumps(data))
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", DRIVER, str(run), str(tmp_path / "data")]
+    kill_driver_after("checkpoint of step", command)
+    assert not (run / "sae_final.pt").exists()
+    train(run, data, cpus_per_worker=1)
+    assert any("going on from checkpoint" in line for line in lines.lines)
+    assert same_bits(final_state(run), final_state(undisturbed))
+    assert without_times(history_of(run)) == without_times(history_of(undisturbed))
+
+
 def test_elastic_workers_survive_the_loss_of_one(
     data: Prepared, undisturbed: Path, tmp_path: Path, lines: Lines
 ):
@@ -197,6 +227,19 @@ def test_a_finished_training_only_writes_its_results_again(
     train(tmp_path, data, cpus_per_worker=1, storage=storage)
     assert any("going on from checkpoint" in line and "step 300" in line for line in lines.lines)
     assert same_bits(final_state(tmp_path), final_state(undisturbed))
+
+
+def test_a_worker_that_does_not_share_the_places_is_one_line(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    @contextmanager
+    def elsewhere(*_: object) -> Iterator[Probe]:
+        yield Probe("probe", (Store.open(str(tmp_path)),))  # a file that is not there
+
+    monkeypatch.setattr("ray_jobs.runtime.places", elsewhere)
+    with pytest.raises(StorageError, match="is not the same place on node"):
+        train(tmp_path, data, cpus_per_worker=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_batch_larger_than_the_data_is_one_line(data: Prepared, tmp_path: Path):

@@ -14,6 +14,7 @@ import ray
 from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.errors import StorageError
 from ray_jobs.preparation import Prepared
+from ray_jobs.saving import MAX_FAILED_SAVES
 from ray_jobs.storage import Store
 from tests.ray.training import CONFIG, Lines, train
 from tests.storage.ceph import ACCESS_KEY, CephServer
@@ -77,21 +78,31 @@ def test_the_server_killed_for_twenty_seconds_loses_nothing(
     assert committed_steps(s3_uri)[-1] == 100
 
 
-def test_refused_uploads_stop_with_one_line_and_nothing_counts(
+def test_checkpoints_that_cannot_be_stored_end_the_job_though_its_results_could(
     data: Prepared, s3: CephServer, s3_uri: str, proxied_uri: str, proxy: FaultProxy, lines: Lines
 ) -> None:
-    with fault_on(proxy, Fault("answer", status=403, code="AccessDenied")):
-        with pytest.raises(StorageError, match="access denied") as caught:
-            train(proxied_uri, data, SHORT, cpus_per_worker=1)
-    assert "\n" not in str(caught.value)
+    refused = Fault("answer", status=403, code="AccessDenied", match="/checkpoints/")
+    with fault_on(proxy, refused), pytest.raises(StorageError) as caught:
+        train(proxied_uri, data, CONFIG, cpus_per_worker=1)
+    said = f"^{MAX_FAILED_SAVES} checkpoints in a row could not be stored, .*access denied"
+    assert re.match(said, str(caught.value)) and "\n" not in str(caught.value)
     assert committed_steps(s3_uri) == []
     assert not any(re.search(r"checkpoint of step \d+ committed", x) for x in lines.lines)
+    # It ended long before its last step.
+    assert sum("was not saved" in line for line in lines.lines) == MAX_FAILED_SAVES
 
 
-def test_a_bucket_that_is_not_there_is_one_line(data: Prepared, s3: CephServer) -> None:
-    with pytest.raises(StorageError, match="the bucket does not exist") as caught:
-        train(s3.uri("no-such-bucket", "run"), data, SHORT, cpus_per_worker=1)
-    assert "\n" not in str(caught.value)
+def test_a_place_that_cannot_be_used_is_one_line_before_any_worker_starts(
+    data: Prepared, s3: CephServer, s3_uri: str, proxied_uri: str, proxy: FaultProxy, lines: Lines
+) -> None:
+    nowhere = s3.uri("no-such-bucket", "run")
+    with pytest.raises(StorageError, match="the bucket does not exist") as no_bucket:
+        train(s3_uri, data, SHORT, storage=nowhere, cpus_per_worker=1)
+    with fault_on(proxy, Fault("answer", status=403, code="AccessDenied")):
+        with pytest.raises(StorageError, match="access denied") as no_right:
+            train(proxied_uri, data, SHORT, storage=s3_uri, cpus_per_worker=1)
+    assert "\n" not in str(no_bucket.value) + str(no_right.value)
+    assert lines.workers() == {}
 
 
 def test_no_secret_is_in_what_the_workers_are_sent(data: Prepared, s3_uri: str) -> None:

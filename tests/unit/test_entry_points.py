@@ -2,9 +2,10 @@
 
 import pytest
 
-from ray_jobs import pipeline
+from ray_jobs import demo, pipeline
 from ray_jobs.errors import ConfigError, InputError
 from ray_jobs.pii import train as pii_train
+from ray_jobs.runtime import connect
 from ray_jobs.sae import train as sae_train
 
 MAINS = [pipeline.main, sae_train.main, pii_train.main]
@@ -39,6 +40,39 @@ def test_a_value_out_of_range_names_its_field(argv, message):
     with pytest.raises(ConfigError) as caught:
         pipeline.main(argv)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", r"no Ray answers there \(.*Connection refused\): give the head's"),
+        ("ray://127.0.0.1:1", "Connection refused"),
+        ("head", "it names no port"),
+    ],
+)
+def test_a_wrong_address_of_ray_is_one_line_at_once(monkeypatch, address, message):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(InputError, match=message) as caught:
+        connect()
+    assert f"RAY_ADDRESS is {address!r}" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "place"),
+    [
+        (["--local"], demo.RUNS / "demo"),
+        (["--output-dir", "mine"], "{here}/mine"),
+        (["--output-dir=s3://bucket/mine"], "s3://bucket/mine"),
+    ],
+)
+def test_the_demo_hands_its_job_a_place_that_outlives_it(monkeypatch, tmp_path, flags, place):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.chdir(tmp_path)
+    handed: list[list[str]] = []
+    monkeypatch.setattr(demo, "_on_local_ray", handed.append)
+    demo.main(flags)
+    assert pipeline.parse(handed[0])[0][3].output_dir == str(place).format(here=tmp_path)
 
 
 def test_every_recipe_builds_and_full_is_the_llama():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ray_jobs.errors import InputError
 from ray_jobs.running_ray import address_to_join
 
 
@@ -32,5 +33,10 @@ def test_without_a_note_a_job_starts_its_own(noted: Path) -> None:
 def test_an_address_that_was_asked_for_is_ray_s_to_find(
     noted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        assert address_to_join() is None
+    with pytest.raises(InputError, match="RAY_ADDRESS is .* no Ray answers there"):
+        address_to_join()
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
     assert address_to_join() is None
