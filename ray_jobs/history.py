@@ -41,6 +41,13 @@ class TrainingHistory:
     stopped: dict[str, Any] = field(default_factory=dict)
     """See `finish`; empty while the run goes on."""
 
+    code_sha256: list[str] = field(default_factory=list)
+    """Digest of the sources that took the steps; several, in order, where they were changed
+    between two starts of one training."""
+
+    mixed_precision: bool | None = None
+    """What the run found at its first start, so that others of its starts do alike."""
+
     def log(self, **entry: float) -> None:
         """Append one entry to every curve; the names are those of `CURVES`."""
         if set(entry) != set(CURVES):
@@ -57,6 +64,13 @@ class TrainingHistory:
             "planned_steps": self.planned_steps,
             "steps_saved_share": 1 - step / self.planned_steps,
         }
+
+    def goes_on_with(self, code_sha256: str) -> bool:
+        """Say which sources take the next steps; whether they are others than took the last."""
+        changes = bool(self.code_sha256) and self.code_sha256[-1] != code_sha256
+        if changes or not self.code_sha256:
+            self.code_sha256.append(code_sha256)
+        return changes
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; `TrainingHistory(**d)` brings it back."""

@@ -1,7 +1,8 @@
 """The run directory: results by the users' names, and a manifest that says they are whole.
 
 `manifest.json` is written last. It lists every result with size and sha256, and what the run
-depended on; a run whose manifest stands and whose inputs are the same need not run again.
+depended on; a run whose manifest stands and whose inputs are the same need not run again. One
+that does run again takes the manifest away first, so that it never speaks for files of two runs.
 """
 
 import hashlib
@@ -51,21 +52,37 @@ def result_files(run: Store) -> list[str]:
     ]
 
 
-def seal(run: Store, about: Mapping[str, Any]) -> None:
-    """Write the manifest over all results; `about` says what the run depended on."""
+def unseal(run: Store) -> None:
+    """Before a result changes: the directory holds no whole run until it is sealed. Idempotent."""
+    run.delete(MANIFEST)
+
+
+def seal(run: Store, about: Mapping[str, Any], results: Sequence[str] | None = None) -> None:
+    """Write the manifest over `results`; `about` says what the run depended on.
+
+    `results`: those of these names that are there; one that ends in "/" stands for all below it.
+    None for a directory that holds nothing else than results.
+    """
     files = {}
     for name in result_files(run):
+        if results is not None and not _named(name, results):
+            continue
         data = run.read_bytes(name)
         files[name] = {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     run.write_json(MANIFEST, {"files": files, "run": dict(about)})
 
 
+def _named(name: str, names: Sequence[str]) -> bool:
+    return any(name == each or (each.endswith("/") and name.startswith(each)) for each in names)
+
+
 def whole_run(run: Store, about: Mapping[str, Any]) -> bool:
-    """Whether the directory holds the whole, unaltered result of a run that depended on `about`."""
+    """Whether the directory holds the whole, unaltered result of a run that depended on `about`,
+    and perhaps on more that it found out on the way."""
     if not run.exists(MANIFEST):
         return False
-    manifest = run.read_json(MANIFEST)
-    if manifest.get("run") != json.loads(json.dumps(dict(about))):
+    its = run.read_json(MANIFEST).get("run", {})
+    if {name: its.get(name) for name in about} != json.loads(json.dumps(dict(about))):
         return False
     try:
         verify(run)
@@ -98,7 +115,7 @@ def fetch(run: Store, names: Sequence[str], folder: Path) -> None:
         raise DataError(f"{run.uri} holds no {MANIFEST}: give the directory of a finished run")
     files = run.read_json(MANIFEST)["files"]
     for name in names:
-        found = [n for n in files if n == name or (name.endswith("/") and n.startswith(name))]
+        found = [each for each in files if _named(each, [name])]
         if not found:
             raise DataError(f"{run.uri}/{MANIFEST} lists no {name}")
         for each in found:

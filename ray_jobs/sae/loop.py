@@ -26,6 +26,7 @@ from ray_jobs.errors import NonFiniteError
 from ray_jobs.history import TrainingHistory
 from ray_jobs.progress import Progress
 from ray_jobs.runtime import Place, place_in_group
+from ray_jobs.sae.build import build_sae, mixed_precision
 from ray_jobs.sae.config import PROBE_METRICS, SAEConfig
 from ray_jobs.sae.export import save_sae
 from ray_jobs.sae.measure import (
@@ -34,7 +35,7 @@ from ray_jobs.sae.measure import (
     held_out_share,
     whole_batch,
 )
-from ray_jobs.sae.model import TopKSAE, has_fast_bf16
+from ray_jobs.sae.model import TopKSAE
 from ray_jobs.sae.probe import ProbeData, probe_metrics
 from ray_jobs.sae.schedule import learning_rate_at, planned_steps
 from ray_jobs.saving import Saving
@@ -42,6 +43,9 @@ from ray_jobs.stopping import PlateauRule, PlateauState, observe
 from ray_jobs.storage import Store
 
 logger = logging.getLogger(__name__)
+
+FINAL_MODEL = "sae_final.pt"
+HISTORY = "training_history.json"
 
 LOG_EVERY_STEPS = 10
 """Steps between entries of the history."""
@@ -64,6 +68,11 @@ class SAETask:
     """What the run depends on: data hashes, host model, code version; beside every checkpoint."""
     probe: ProbeData | None = None
     """Labelled tokens to measure `PROBE_METRICS` on at every check; None for none."""
+
+
+def epoch_model(epoch: int) -> str:
+    """File name of the SAE as it was after an epoch, counted from 1."""
+    return f"sae_epoch_{epoch}.pt"
 
 
 def train_loop(task: dict[str, Any]) -> None:
@@ -180,6 +189,9 @@ class Worker:
             self.plateau = PlateauState(**state["plateau"])
             self.history = TrainingHistory(**state["history"])
             self.seconds_before = state["seconds"]
+        if self.history.mixed_precision is None:
+            self.history.mixed_precision = mixed_precision(self.config, self.sae.W_enc.device)
+        self.sae.encoder_dtype = torch.bfloat16 if self.history.mixed_precision else None
         self.started_s = time.monotonic()
 
     @property
@@ -189,6 +201,8 @@ class Worker:
 
     def train(self) -> None:
         """All steps that are left, until the plan ends or the plateau rule says so."""
+        if self.history.goes_on_with(self.task.identity["code_sha256"]) and self.rank == 0:
+            logger.warning("sae    going on with other code than took the steps before")
         total, per_epoch = self.history.planned_steps, self.stream.steps_per_epoch
         progress = Progress(total, "steps", self.task.price_cents_per_hour, done_before=self.step)
         shown_s = -math.inf
@@ -204,7 +218,7 @@ class Worker:
                 self.log(statistics)
             epoch_ends = self.step % per_epoch == 0
             if epoch_ends and self.rank == 0:
-                self.save_model(f"sae_epoch_{self.step // per_epoch}.pt")
+                self.save_model(epoch_model(self.step // per_epoch))
             if not self.history.stopped:
                 self.saving.save_if_due(self.step, epoch_ends)
         self.raise_if_bad()
@@ -275,26 +289,10 @@ class Worker:
         """Rank 0 writes the final model and the history; idempotent."""
         if self.rank == 0:
             logger.info("sae    %s", self.history.stopped["reason"])
-            self.save_model("sae_final.pt")
-            self.task.output.write_json("training_history.json", self.history.to_dict())
+            self.save_model(FINAL_MODEL)
+            self.task.output.write_json(HISTORY, self.history.to_dict())
 
     def save_model(self, name: str) -> None:
         """Write the SAE for raw activations, centring and scaling folded in."""
         self.raise_if_bad()
         save_sae(self.task.output, name, self.sae, self.task.train.mean, self.task.train.scale)
-
-
-def build_sae(config: SAEConfig, d_in: int, device: torch.device) -> TopKSAE:
-    """A fresh SAE on `device`; mixed precision where asked, or by default where it is fast."""
-    mixed = config.enable_mixed_precision
-    mixed = has_fast_bf16(device) if mixed is None else mixed
-    return TopKSAE(
-        d_in,
-        config.n_latents,
-        config.k,
-        aux_k=config.aux_k,
-        aux_weight=config.aux_weight,
-        dead_after_tokens=config.dead_after_tokens,
-        encoder_dtype=torch.bfloat16 if mixed else None,
-        seed=config.seed,
-    ).to(device)

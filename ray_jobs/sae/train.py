@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -18,10 +19,10 @@ from ray_jobs.dataset import DataConfig
 from ray_jobs.errors import ConfigError
 from ray_jobs.preparation import Prepared, cache_dir, prepare
 from ray_jobs.progress import board_lines, clock_time, log_to_stdout
-from ray_jobs.run_directory import code_identity, digest_of, seal, whole_run
+from ray_jobs.run_directory import code_identity, digest_of, seal, unseal, whole_run
 from ray_jobs.runtime import JobOptions, connect, fit
 from ray_jobs.sae.config import PROBE_METRICS, RECIPES, SAEConfig
-from ray_jobs.sae.loop import SAETask, train_loop
+from ray_jobs.sae.loop import FINAL_MODEL, HISTORY, SAETask, epoch_model, train_loop
 from ray_jobs.storage import Store
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ def train_sae(config: SAEConfig, prepared: Prepared, options: JobOptions) -> dic
             f"{config.early_stopping_metric} is measured in sweeps only; give fvu or loss",
         )
     output = Store.open(options.output_dir)
+    unseal(output)
     identity = run_identity(config, prepared)
     checkpoints = Store.open(options.storage_uri).child("checkpoints", digest_of(identity))
     task = SAETask(
@@ -88,7 +90,27 @@ def train_sae(config: SAEConfig, prepared: Prepared, options: JobOptions) -> dic
     with board_lines() as board:
         fit(train_loop, {"sae": task}, options, board)
     logger.info("sae    trained in %s", clock_time(time.monotonic() - started_s))
-    return summary(output.read_json("training_history.json"))
+    return summary(output.read_json(HISTORY))
+
+
+def seal_training(
+    output: Store,
+    config: SAEConfig,
+    prepared: Prepared,
+    about: Mapping[str, Any],
+    others: Sequence[str] = (),
+) -> None:
+    """Seal a run directory in which `train_sae` has left its results, and `others` beside them.
+
+    The manifest names as `trained_by` the sources that took the steps, which may be older than
+    those that wrote the results.
+    """
+    history = output.read_json(HISTORY)
+    steps_per_epoch = prepared.activations["train"].n_rows // config.batch_size
+    epochs = range(1, history["stopped"]["step"] // steps_per_epoch + 1)
+    # Not of an earlier run in this directory, which may have had more of them.
+    names = [FINAL_MODEL, HISTORY, *(epoch_model(epoch) for epoch in epochs)]
+    seal(output, {**about, "trained_by": history["code_sha256"]}, [*names, *others])
 
 
 def summary(history: dict[str, Any]) -> dict[str, Any]:
@@ -115,10 +137,10 @@ def main(argv: list[str]) -> None:
     about = {**run_identity(config, prepared), **code_identity()}
     if whole_run(output, about):
         logger.info("sae    %s is whole: nothing to do", output.uri)
-        result = summary(output.read_json("training_history.json"))
+        result = summary(output.read_json(HISTORY))
     else:
         result = train_sae(config, prepared, options)
-        seal(output, about)
+        seal_training(output, config, prepared, about)
     ray.shutdown()
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
@@ -129,7 +151,7 @@ def main(argv: list[str]) -> None:
             100 * result["dead_share"],
             result["steps"],
         )
-        logger.info("sae    %s/sae_final.pt", output.uri)
+        logger.info("sae    %s/%s", output.label, FINAL_MODEL)
 
 
 if __name__ == "__main__":

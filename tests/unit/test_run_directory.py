@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ray_jobs.errors import CorruptFileError
-from ray_jobs.run_directory import MANIFEST, seal, verify, whole_run
+from ray_jobs.run_directory import MANIFEST, seal, unseal, verify, whole_run
 from ray_jobs.storage import Store
 
 ABOUT = {"seed": 1, "sizes": (2, 3)}
@@ -31,6 +31,26 @@ def test_the_manifest_lists_the_results_alone(run: Store):
 def test_another_run_or_none_is_not_whole(run: Store, tmp_path: Path):
     assert not whole_run(run, {**ABOUT, "seed": 2})
     assert not whole_run(Store.open(str(tmp_path / "empty")), ABOUT)
+
+
+def test_what_a_run_found_out_on_the_way_is_no_other_run(run: Store):
+    seal(run, {**ABOUT, "trained_by": ["abc"]})
+    assert whole_run(run, ABOUT)
+
+
+def test_files_of_strangers_are_not_sealed(run: Store):
+    for name in ("thesis.doc", "classifiers.txt", "classifiers/raw/deep/er", "sae_epoch_9.pt"):
+        run.write_bytes(name, b"1")
+    seal(run, ABOUT, ["sae_final.pt", "sae_epoch_1.pt", "classifiers/"])
+    assert set(run.read_json(MANIFEST)["files"]) == {
+        *("sae_final.pt", "classifiers/raw/config.json", "classifiers/raw/deep/er")
+    }
+
+
+def test_a_run_whose_results_change_is_not_whole(run: Store):
+    unseal(run)
+    unseal(run)
+    assert not whole_run(run, ABOUT) and run.exists("sae_final.pt")
 
 
 @pytest.mark.parametrize("damage", ["altered", "missing"])
