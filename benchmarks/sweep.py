@@ -72,7 +72,7 @@ def sweep(
     options = JobOptions(output_dir=str(folder))
     trials = trials_of(prepared, config, base)
     timed = Trials(Timed(trials).run, trials.finish, trials.identity, trials.about)
-    run_sweep(plan, timed, options)
+    run_sweep(plan, lambda _: timed, options)
     return json.loads((folder / "sweep.json").read_text())["trials"]
 
 

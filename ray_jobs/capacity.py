@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -93,7 +94,13 @@ def standing_nodes() -> list[dict[str, float]]:
 
 def startable_nodes() -> list[dict[str, float]]:
     """Resources of every node that the autoscaler may start, those that it has started among
-    them; none where no autoscaler runs.
+    them; none where no autoscaler runs."""
+    types = node_types().values()
+    return [dict(each["resources"]) for each in types for _ in range(each.get("max_workers", 0))]
+
+
+def node_types() -> dict[str, dict[str, Any]]:
+    """The autoscaler's node types by name; none where no autoscaler runs.
 
     Read from the configuration that Ray's autoscaler itself reads, on the head, where drivers of
     jobs run: it tells Ray's control service what there is, not what there could be.
@@ -102,9 +109,8 @@ def startable_nodes() -> list[dict[str, float]]:
         # JSON, whatever its name says.
         cluster = json.loads((Path.home() / HEAD_CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return []
-    types = cluster["available_node_types"].values()
-    return [dict(each["resources"]) for each in types for _ in range(each.get("max_workers", 0))]
+        return {}
+    return cluster["available_node_types"]
 
 
 def shown(resources: Resources | Sequence[tuple[str, float]]) -> str:

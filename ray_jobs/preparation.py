@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +36,18 @@ def cache_dir(options: JobOptions) -> Path:
 
 
 def prepare(
-    data: DataConfig, options: JobOptions, *, model: str, layer: int, dtype: str, shard_rows: int
+    data: DataConfig,
+    options: JobOptions,
+    *,
+    model: str,
+    layer: int,
+    dtype: str,
+    shard_rows: int,
+    watch: Callable[[], None] = lambda: None,
 ) -> Prepared:
     """Build or read the texts and harvest every split; what is there already is reused.
+
+    `watch` is called every few seconds of the harvest; what it raises breaks it off.
 
     Ray is initialised. Errors: before anything is done, RefusedError for training workers that
     would never find room and those of `places`; then those of `open_dataset` and `harvest`.
@@ -53,7 +63,13 @@ def prepare(
         # the training will have workers: nodes that they make an autoscaler start serve both.
         _, workers = options.worker_range
         with HarvestPool(
-            model, layer, dtype=dtype, at_least=workers, use_gpu=on_gpus, probe=probe
+            model,
+            layer,
+            dtype=dtype,
+            at_least=workers,
+            use_gpu=on_gpus,
+            probe=probe,
+            watch=watch,
         ) as pool:
             sets = {
                 split: harvest(

@@ -67,6 +67,7 @@ class HarvestPool:
     use_gpu       a GPU for each actor, also where nodes with GPUs are still to come; None: where
                   the cluster has or can start any
     probe         checked on every actor's node; without stores it is always content
+    watch         called every few seconds of the work; what it raises breaks it off
     started_s     monotonic time at which the first shard of this harvest was handed out
     """
 
@@ -79,6 +80,7 @@ class HarvestPool:
         at_least: int = 1,
         use_gpu: bool | None = None,
         probe: Probe = NOTHING_TO_CHECK,
+        watch: Callable[[], None] = lambda: None,
     ) -> None:
         if at_least < 1:
             raise ConfigError("at_least", f"{at_least} is below 1")
@@ -86,6 +88,7 @@ class HarvestPool:
         self._at_least = at_least
         self._use_gpu = use_gpu
         self._probe = probe
+        self._watch = watch
         self._starting: dict[ray.ObjectRef, Any] = {}
         self._working: dict[ray.ObjectRef, tuple[Any, int]] = {}
         self._idle: list[Any] = []
@@ -121,6 +124,7 @@ class HarvestPool:
             while self._todo and self._idle:
                 self._give(self._idle.pop())
             while self._todo or self._working:
+                self._watch()
                 self._grow()
                 refs = [*self._starting, *self._working]
                 done, _ = ray.wait(refs, num_returns=1, timeout=REVIEW_INTERVAL_S)

@@ -2,7 +2,7 @@
 
 python -m ray_jobs.sae.sweep --recipe demo --output-dir runs/sweep
 python -m ray_jobs.sae.sweep --space "k=32,64 learning_rate=5e-4:5e-3" --metric probe_f1 \\
-    --search optuna --max-cost-usd 20 --price-cents-per-hour 329 --output-dir s3://bucket/sweep
+    --search optuna --max-cost-usd 20 --output-dir s3://bucket/sweep
 
 All trials train on as many tokens as the recipe does, whatever their batch. A sweep that was
 killed goes on with `--resume`.
@@ -12,14 +12,13 @@ import dataclasses
 import json
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import ray
 
-from ray_jobs.capacity import node_that_fits
 from ray_jobs.cli import parse_recipe, run_main
 from ray_jobs.dataset import DataConfig
-from ray_jobs.errors import ConfigError
 from ray_jobs.preparation import Prepared, cache_dir
 from ray_jobs.progress import log_to_stdout
 from ray_jobs.runtime import JobOptions, connect
@@ -30,7 +29,8 @@ from ray_jobs.sae.train import prepare_for, run_identity
 from ray_jobs.sae.trials import SAETrials, trial_config
 from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.job import JobSpec, Plan, make_plan
-from ray_jobs.sweep.run import Trials, run_sweep, trial_needs
+from ray_jobs.sweep.prices import check_limit
+from ray_jobs.sweep.run import Trials, run_sweep
 from ray_jobs.sweep.space import shown_point
 
 logger = logging.getLogger(__name__)
@@ -72,23 +72,30 @@ def job_spec(base: SAEConfig, sweep: SweepConfig) -> JobSpec:
 
 
 def sweep_sae(
-    plan: Plan, base: SAEConfig, prepared: Prepared, options: JobOptions
+    plan: Plan,
+    base: SAEConfig,
+    prepare: Callable[[Callable[[], None]], Prepared],
+    options: JobOptions,
 ) -> dict[str, Any]:
-    """Sweep over activations that are there; see `ray_jobs.sweep.run.run_sweep`."""
-    train = prepared.activations["train"]
-    tokens = base.batch_size * planned_steps(base, train.n_rows // base.batch_size)
-    about = run_identity(base, prepared)
-    trials = SAETrials(
-        base=base,
-        sweep=plan.config,
-        tokens=tokens,
-        train=train,
-        held_out=prepared.activations["validation"],
-        cache_dir=cache_dir(options) / "shards",
-        probe=probe_data(prepared) if plan.config.metric in PROBE_METRICS else None,
-        about=about,
-    )
-    return run_sweep(plan, Trials(trials.run, trials.finish, trials.identity, about), options)
+    """Sweep over the activations that `prepare` makes ready; see `ray_jobs.sweep.run.run_sweep`."""
+
+    def trials(watch: Callable[[], None]) -> Trials:
+        prepared = prepare(watch)
+        train = prepared.activations["train"]
+        about = run_identity(base, prepared)
+        each = SAETrials(
+            base=base,
+            sweep=plan.config,
+            tokens=base.batch_size * planned_steps(base, train.n_rows // base.batch_size),
+            train=train,
+            held_out=prepared.activations["validation"],
+            cache_dir=cache_dir(options) / "shards",
+            probe=probe_data(prepared) if plan.config.metric in PROBE_METRICS else None,
+            about=about,
+        )
+        return Trials(each.run, each.finish, each.identity, about)
+
+    return run_sweep(plan, trials, options)
 
 
 def probe_data(prepared: Prepared) -> ProbeData:
@@ -113,15 +120,12 @@ def main(argv: list[str]) -> None:
     (base, data, sweep, options), as_json = parse_recipe(argv, "ray_jobs.sae.sweep", recipes)
     base = dataclasses.replace(base, enable_early_stopping=True)
     plan = make_plan(job_spec(base, sweep), sweep)
-    if sweep.max_cost_usd is not None and options.price_cents_per_hour is None:
-        raise ConfigError("max_cost_usd", "needs the price of a node: --price-cents-per-hour")
+    check_limit(sweep, options.price_cents_per_hour)
     log_to_stdout()
     if sweep.metric == "fvu" and "k" in plan.space.dimensions:
         logger.warning("sweep  FVU falls with k by itself: probe_f1 compares different k")
     connect()
-    node_that_fits(trial_needs(options))  # refused before anything is harvested
-    prepared = prepare_for(base, data, options)
-    result = sweep_sae(plan, base, prepared, options)
+    result = sweep_sae(plan, base, lambda watch: prepare_for(base, data, options, watch), options)
     ray.shutdown()
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")

@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -35,8 +35,13 @@ FIELDS_OF_NO_CONSEQUENCE = (
 """Fields that may change between two starts of one training."""
 
 
-def prepare_for(config: SAEConfig, data: DataConfig, options: JobOptions) -> Prepared:
-    """Texts and activations that `config` trains on."""
+def prepare_for(
+    config: SAEConfig,
+    data: DataConfig,
+    options: JobOptions,
+    watch: Callable[[], None] = lambda: None,
+) -> Prepared:
+    """Texts and activations that `config` trains on; `watch` as in `prepare`."""
     return prepare(
         data,
         options,
@@ -44,6 +49,7 @@ def prepare_for(config: SAEConfig, data: DataConfig, options: JobOptions) -> Pre
         layer=config.layer,
         dtype=config.dtype,
         shard_rows=config.shard_rows,
+        watch=watch,
     )
 
 

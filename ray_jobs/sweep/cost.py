@@ -1,58 +1,158 @@
-"""What a sweep costs: node time times the price of a node.
+"""What a sweep costs: the time of all nodes that stand while it runs, idle or not, times price.
 
-The price is one number for all nodes, given by hand, in cents per node and hour. A trial's own
-cost is its share of the node it runs on; the sweep's is the time of all nodes that stand while
-it runs, idle or not.
+`spend.json` outlives the driver. It is written ahead: what it holds is what will have been
+spent when it is next written, so that a driver killed in between has not spent more.
 """
 
+import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
-import ray
+from ray_jobs.errors import ConfigError, JobError, RefusedError
+from ray_jobs.storage import Store
+from ray_jobs.sweep.prices import Rate
 
+SPEND = "spend.json"
 LOOK_INTERVAL_S = 1.0
+SAVE_INTERVAL_S = 10.0
 
 
-@dataclass
-class NodeMeter:
-    """Adds up node-seconds; `alive_nodes` counts the nodes that stand now."""
+@dataclass(frozen=True)
+class Spend:
+    """What nodes have cost, over all starts of a sweep."""
 
-    price_cents_per_hour: int | None
-    node_seconds: float = 0.0
-    """So far, over all starts of the sweep."""
-    alive_nodes: Callable[[], int] = field(default_factory=lambda: alive_nodes)
-    clock: Callable[[], float] = time.monotonic
-    _looked_s: float | None = None
+    cents: float = 0.0
+    unpriced_node_seconds: float = 0.0
+    """Of nodes whose price was not known."""
 
-    def look(self) -> None:
-        """Count the time since the last look; at most once in LOOK_INTERVAL_S."""
-        now_s = self.clock()
-        if self._looked_s is None:
-            self._looked_s = now_s
-        elif now_s - self._looked_s >= LOOK_INTERVAL_S:
-            self.node_seconds += self.alive_nodes() * (now_s - self._looked_s)
-            self._looked_s = now_s
+    def after(self, rate: Rate, seconds: float) -> "Spend":
+        """What it will be when nodes at this rate have stood so much longer."""
+        return Spend(
+            self.cents + rate.cents_per_hour * seconds / 3600,
+            self.unpriced_node_seconds + rate.unpriced_nodes * seconds,
+        )
+
+    def priced(self, cents_per_hour: int | None) -> "Spend":
+        """The same once a price by hand is known."""
+        if cents_per_hour is None:
+            return self
+        return Spend(self.cents + self.unpriced_node_seconds * cents_per_hour / 3600)
 
     @property
     def cost_cents(self) -> float | None:
-        """So far; None without a price."""
-        return cost_cents(self.node_seconds, self.price_cents_per_hour)
+        """None where the price of a node was not known."""
+        return None if self.unpriced_node_seconds else self.cents
 
 
-def cost_cents(node_seconds: float, price_cents_per_hour: int | None) -> float | None:
-    """Cents for node time; None without a price."""
-    return None if price_cents_per_hour is None else node_seconds / 3600 * price_cents_per_hour
+class NodeMeter:
+    """Counts from its entry to its exit, in a thread of its own: harvests and waits as well.
 
+    store           where `spend.json` is; what it holds already counts
+    rate            what the nodes that stand now cost
+    max_cost_cents  what may be spent; None for no limit
+    by_hand         a price by hand in cents an hour, for time whose price was not known before
+    """
 
-def alive_nodes() -> int:
-    """Nodes of the cluster now."""
-    return sum(1 for node in ray.nodes() if node["Alive"])
+    def __init__(
+        self,
+        store: Store,
+        rate: Callable[[], Rate],
+        *,
+        max_cost_cents: float | None = None,
+        by_hand: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._rate, self._clock = store, rate, clock
+        self._max_cost_cents = max_cost_cents
+        before = Spend(**store.read_json(SPEND)) if store.exists(SPEND) else Spend()
+        self.spend = before.priced(by_hand)
+        self._now = Rate(0.0)
+        self._looked_s = self._saved_s = clock()
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._problem: JobError | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
+    def __enter__(self) -> "NodeMeter":
+        """Start to count.
 
-def node_share(needs: Mapping[str, float], node: Mapping[str, float]) -> float:
-    """The part of a node that a trial keeps from others: the largest over what it needs."""
-    return min(1.0, max((need / node[name] for name, need in needs.items()), default=1.0))
+        Raises:
+            ConfigError: there is a limit, and nodes whose price is not known.
+        """
+        self._now = self._rate()
+        unpriced = self._now.unpriced_nodes or self.cost_cents is None
+        if self._max_cost_cents is not None and unpriced:
+            raise ConfigError("max_cost_usd", "needs the price of a node: --price-cents-per-hour")
+        self._save(ahead_s=SAVE_INTERVAL_S)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._count()
+        self._save(ahead_s=0.0)
+
+    def __getstate__(self) -> dict[str, Spend]:
+        """Ray Tune pickles what it is given; nothing here reads it again."""
+        return {"spend": self.spend}
+
+    def look(self) -> None:
+        """Count the time since the last look, and write it down now and then."""
+        with self._lock:
+            self._count()
+            if self._looked_s - self._saved_s >= SAVE_INTERVAL_S:
+                self._save(ahead_s=SAVE_INTERVAL_S)
+
+    def check(self) -> None:
+        """To be called now and then by work that may be broken off.
+
+        Raises:
+            RefusedError: the money is spent.
+            JobError: what was spent can not be written down.
+        """
+        if self._problem is not None:
+            raise self._problem
+        if self.spent:
+            raise RefusedError(
+                "the money (max_cost_usd) is spent before a trial could run: give more; what is "
+                "ready stays"
+            )
+
+    @property
+    def cost_cents(self) -> float | None:
+        """So far; None where the price of a node is not known."""
+        return self.spend.cost_cents
+
+    @property
+    def spent(self) -> bool:
+        """Whether there is no money left."""
+        cost, most = self.cost_cents, self._max_cost_cents
+        return most is not None and cost is not None and cost >= most
+
+    @property
+    def problem(self) -> JobError | None:
+        """Why what was spent can not be written down."""
+        return self._problem
+
+    def _run(self) -> None:
+        while not self._ended.wait(LOOK_INTERVAL_S):
+            try:
+                self.look()
+            except JobError as error:
+                self._problem = error
+                return
+
+    def _count(self) -> None:
+        now_s = self._clock()
+        self._now = self._rate()
+        self.spend = self.spend.after(self._now, now_s - self._looked_s)
+        self._looked_s = now_s
+
+    def _save(self, ahead_s: float) -> None:
+        self._saved_s = self._looked_s
+        self._store.write_json(SPEND, asdict(self.spend.after(self._now, ahead_s)))
 
 
 def dollars(cents: float | None) -> str:

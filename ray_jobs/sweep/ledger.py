@@ -42,6 +42,8 @@ class TrialRecord:
     seconds: float = 0.0
     """A worker was held by this trial, over all attempts."""
     planned_steps: int | None = None
+    cents_per_hour: float | None = None
+    """Price of its share of the node on which it last reported."""
     reason: str | None = None
     """Why it failed."""
 
@@ -60,6 +62,11 @@ class TrialRecord:
         """Of the last report; 0 before it."""
         return self.reports[-1]["step"] if self.reports else 0
 
+    @property
+    def cost_cents(self) -> float | None:
+        """So far, at its last price; None without one."""
+        return None if self.cents_per_hour is None else self.seconds / 3600 * self.cents_per_hour
+
     def value(self, metric: str) -> float | None:
         """The metric's last value, if any."""
         return self.reports[-1][metric] if self.reports else None
@@ -72,8 +79,6 @@ class Ledger:
     identity: dict[str, Any]
     """What decides the sweep's outcome; plain JSON."""
     trials: list[TrialRecord] = field(default_factory=list)
-    node_seconds: float = 0.0
-    """Nodes were held by the sweep, over all its starts."""
     ended: str | None = None
     """Why the sweep is over; None while it goes on."""
 

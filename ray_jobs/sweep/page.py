@@ -4,7 +4,7 @@ from html import escape
 
 from ray_jobs.progress import clock_time
 from ray_jobs.report import page, table
-from ray_jobs.sweep.cost import cost_cents, dollars
+from ray_jobs.sweep.cost import dollars
 from ray_jobs.sweep.figures import learning_curves, parallel_coordinates
 from ray_jobs.sweep.job import Plan
 from ray_jobs.sweep.ledger import Ledger, TrialRecord
@@ -18,10 +18,11 @@ def render_page(
     plan: Plan,
     ledger: Ledger,
     best: TrialRecord,
-    price: float | None,
-    sweep_cost_cents: float | None,
+    spent_cents: float | None,
+    price_source: str,
 ) -> str:
-    """The page, whole in itself. `price` is a trial's share of a node, in cents per hour."""
+    """The page, whole in itself; `spent_cents` is None without prices, and `price_source` says
+    whose they are."""
     metric, result = plan.config.metric, summary(plan, ledger, best)
     verdict = (
         f"Trial {best.number} is the best: {metric} {result['best_metric']:.4f} at "
@@ -35,7 +36,8 @@ def render_page(
         "Search": f"{plan.config.search}, seed {plan.config.seed}, {plan.space.text}",
         "Stopping": _stopping(plan),
         "Worker time": clock_time(sum(trial.seconds for trial in ledger.trials)),
-        "Cost of the nodes": dollars(sweep_cost_cents),
+        "Cost of the nodes": dollars(spent_cents),
+        "Prices": price_source,
     }
     sections = [
         f"<h1>Sweep of {escape(plan.job.name)}</h1><p class='said'>{escape(verdict)}</p>",
@@ -49,10 +51,11 @@ def render_page(
         "<h2>Trials</h2>",
         table(
             ["trial", "config", "ended", "rungs", metric, "steps", "worker time", "cost"],
-            [_row(plan, trial, price) for trial in _ranked(plan, ledger)],
+            [_row(plan, trial) for trial in _ranked(plan, ledger)],
         ),
         "<p class='note'>The worker time saved is estimated from each trial's own pace. A "
-        "trial's cost is its share of a node; the nodes' cost has their idle time too.</p>",
+        "trial's cost is its share of a node; the nodes' cost has the time in which they idled "
+        "or made the data ready too.</p>",
     ]
     return page(f"Sweep of {plan.job.name}", sections)
 
@@ -83,7 +86,7 @@ def _ranked(plan: Plan, ledger: Ledger) -> list[TrialRecord]:
     return sorted(ledger.trials, key=key)
 
 
-def _row(plan: Plan, trial: TrialRecord, price: float | None) -> list[str]:
+def _row(plan: Plan, trial: TrialRecord) -> list[str]:
     value = trial.value(plan.config.metric)
     return [
         str(trial.number),
@@ -93,5 +96,5 @@ def _row(plan: Plan, trial: TrialRecord, price: float | None) -> list[str]:
         "-" if value is None else f"{value:.4f}",
         f"{trial.steps}/{trial.planned_steps or '-'}",
         clock_time(trial.seconds),
-        dollars(cost_cents(trial.seconds, price)),
+        dollars(trial.cost_cents),
     ]

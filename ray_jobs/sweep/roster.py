@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 class Roster(Callback):
     """Which record of the ledger each of Ray Tune's trials is; writes down what happens to it.
 
-    `on_end` is called when a trial has ended, `show` after every step of Ray Tune.
+    `price_at` tells what a trial costs an hour on the node with an address; `show` is called
+    after every step of Ray Tune, and `on_end`, which may be set, when a trial has ended.
     """
 
     def __init__(
@@ -38,13 +39,15 @@ class Roster(Callback):
         book: Book,
         checks: int,
         metrics: Collection[str],
-        on_end: Callable[[TrialRecord], None],
+        *,
+        price_at: Callable[[str], float | None],
         show: Callable[[], None],
     ) -> None:
         self._book = book
         self._checks = checks
         self._metrics = metrics
-        self._on_end = on_end
+        self._price_at = price_at
+        self.on_end: Callable[[], None] = lambda: None
         self._show = show
         self._records: dict[str, TrialRecord] = {}
         self._failures: dict[int, str] = {}
@@ -82,6 +85,8 @@ class Roster(Callback):
                 *(record.number, shown_point(record.point), result["pid"], result["node_ip"]),
             )
         record.planned_steps = result["planned_steps"]
+        price = self._price_at(result["node_ip"])  # None too for a node that has just gone
+        record.cents_per_hour = record.cents_per_hour if price is None else price
         kept = ("check", "step", *self._metrics)
         self._book.report(record, {name: result[name] for name in kept if name in result})
         if result.get("done"):  # ASHA's decision; a trial that ends by itself reports nothing
@@ -116,7 +121,7 @@ class Roster(Callback):
         if reason is not None:
             logger.warning("sweep  trial %d failed: %s", record.number, reason)
         self._keep(self._book.save)
-        self._keep(lambda: self._on_end(record))
+        self._keep(self.on_end)
 
     def _keep(self, act: Callable[[], None]) -> None:
         """Do it; a JobError ends the sweep, for Ray Tune would make a traceback of it."""
@@ -126,31 +131,19 @@ class Roster(Callback):
             self.problem = self.problem or error
 
 
-class Budget(Stopper):
-    """Ends the whole sweep when its nodes have cost `max_cost_cents`, or the roster has a
-    problem; looks at the meter."""
+class Ending(Stopper):
+    """Ends the whole sweep when its money is spent, or the book or the meter has a problem."""
 
-    def __init__(
-        self, meter: NodeMeter, max_cost_cents: float | None, roster: Roster | None = None
-    ) -> None:
+    def __init__(self, meter: NodeMeter, roster: Roster) -> None:
         self._meter = meter
-        self._max_cost_cents = max_cost_cents
         self._roster = roster
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        self._meter.look()
-        return self.spent or (self._roster is not None and self._roster.problem is not None)
-
-    @property
-    def spent(self) -> bool:
-        """Whether there is no money left."""
-        cost = self._meter.cost_cents
-        return (
-            self._max_cost_cents is not None and cost is not None and cost >= self._max_cost_cents
-        )
+        problem = self._roster.problem or self._meter.problem
+        return self._meter.spent or problem is not None
 
 
 class Pace:

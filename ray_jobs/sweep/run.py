@@ -17,12 +17,13 @@ from ray_jobs.progress import board_lines
 from ray_jobs.run_directory import digest_of
 from ray_jobs.runtime import JobOptions
 from ray_jobs.storage import Store
-from ray_jobs.sweep.cost import NodeMeter, node_share
+from ray_jobs.sweep.cost import NodeMeter
 from ray_jobs.sweep.job import FinishTrial, Plan, RunTrial
 from ray_jobs.sweep.ledger import Book, Ledger, TrialRecord, open_ledger
 from ray_jobs.sweep.page import render_page
+from ray_jobs.sweep.prices import Prices, known_prices
 from ray_jobs.sweep.results import PAGE, Folders, leave_best, states, summary
-from ray_jobs.sweep.roster import Budget, Pace, Roster
+from ray_jobs.sweep.roster import Ending, Pace, Roster
 from ray_jobs.sweep.scheduler import make_scheduler
 from ray_jobs.sweep.search import make_search, sample_points
 from ray_jobs.sweep.space import Point
@@ -58,6 +59,11 @@ class Trials:
     """What decides a trial beside its point."""
 
 
+Prepare = Callable[[Callable[[], None]], Trials]
+"""Makes ready what trials share. Long work calls what it is given every few seconds, which may
+raise to break it off."""
+
+
 def trial_needs(options: JobOptions) -> dict[str, float]:
     """What one trial takes of a node.
 
@@ -70,124 +76,138 @@ def trial_needs(options: JobOptions) -> dict[str, float]:
     return {"CPU": float(options.cpus_per_worker or 1), **({"GPU": 1.0} if use_gpu else {})}
 
 
-def run_sweep(plan: Plan, trials: Trials, options: JobOptions) -> dict[str, Any]:
+def run_sweep(plan: Plan, prepare: Prepare, options: JobOptions) -> dict[str, Any]:
     """Run what is not done yet; leaves `sweep.json`, `sweep.html` and `best/`. Idempotent.
+
+    `prepare` makes ready what the trials share; its time counts as the sweep's.
 
     Returns:
         The contract's summary: steps_saved_share, worker_seconds_saved_share, best, best_metric.
 
     Raises:
-        ConfigError: a sweep is there that is another one, or is not to be resumed.
-        RefusedError: no node, standing or startable, has room for a trial.
+        ConfigError: a sweep is there that is another one, or is not to be resumed; a limit of
+            money without the price of a node.
+        RefusedError: no node, standing or startable, has room for a trial; the money was spent
+            before a trial could run.
         JobError: no trial has a result.
     """
-    output = Store.open(options.output_dir)
-    ledger = open_ledger(output, plan.identity(trials.about), plan.config.resume)
-    if ledger.ended is None or (plan.config.resume and _trials_left(plan, ledger)):
-        _run(plan, trials, options, ledger, output)
-    else:
-        logger.info("sweep  %s has ended (%s): nothing to do", output.uri, ledger.ended)
+    needs = trial_needs(options)
+    node_that_fits(needs)  # refused before anything is prepared
+    output, prices = Store.open(options.output_dir), known_prices(options.price_cents_per_hour)
+    limits = {"max_cost_cents": plan.config.max_cost_cents, "by_hand": prices.by_hand}
+    with NodeMeter(output, prices.rate, **limits) as meter:
+        trials = prepare(meter.check)
+        ledger = open_ledger(output, plan.identity(trials.about), plan.config.resume)
+        if ledger.ended is None or (plan.config.resume and _trials_left(plan, ledger)):
+            _Sweep(plan, trials, options, needs, prices, meter, ledger, output).run()
+        else:
+            logger.info("sweep  %s has ended (%s): nothing to do", output.uri, ledger.ended)
     best = ledger.best(plan.config.metric, plan.rising)
     assert best is not None
     return summary(plan, ledger, best)
 
 
-def _run(plan: Plan, trials: Trials, options: JobOptions, ledger: Ledger, output: Store) -> None:
-    needs = trial_needs(options)
-    share = node_share(needs, node_that_fits(needs))
-    concurrent = plan.config.max_concurrent or max(1, room_now(needs))
-    if plan.config.search == "random" and not ledger.trials:
-        points = sample_points(plan.space, plan.config.trials, plan.config.seed)
-        ledger.trials = [TrialRecord(n, point) for n, point in enumerate(points, start=1)]
-    ledger.ended = None
-    book = Book(ledger, output)
-    book.save()
-    meter = NodeMeter(options.price_cents_per_hour, ledger.node_seconds)
-    folders = Folders(plan, ledger, _trials_store(ledger, options))
-    pace = Pace(TABLE_INTERVAL_S)
-    price = None if options.price_cents_per_hour is None else share * options.price_cents_per_hour
+@dataclass(frozen=True)
+class _Sweep:
+    """One start of a sweep; `run` is all of it."""
 
-    def show() -> None:
-        for record in ledger.trials:
-            book.tick(record)
-        ledger.node_seconds = meter.node_seconds
-        if pace.due():
-            for line in live_table(plan, ledger, price, concurrent).splitlines():
-                logger.info("%s", line)
+    plan: Plan
+    trials: Trials
+    options: JobOptions
+    needs: Mapping[str, float]
+    prices: Prices
+    meter: NodeMeter
+    ledger: Ledger
+    output: Store
 
-    roster = Roster(
-        book, plan.config.checks, plan.job.metrics, lambda _: folders.remove_losers(), show
-    )
-    budget = Budget(meter, plan.config.max_cost_cents, roster)
-    if _trials_left(plan, ledger):
-        _fit(plan, trials, options, roster, budget, needs, concurrent, ledger)
-    book.release_all()
-    ledger.ended = NO_MONEY if _trials_left(plan, ledger) else ALL_ENDED
-    folders.remove_losers(again=True)
-    best = leave_best(plan, ledger, folders, output, trials.finish, trials.identity)
-    page = render_page(plan, ledger, best, price, meter.cost_cents)
-    output.write_bytes(PAGE, page.encode())
-    book.save()
-    counts = ", ".join(f"{count} {state}" for state, count in states(ledger).items())
-    logger.info("sweep  %s: %s", ledger.ended, counts)
+    def run(self) -> None:
+        plan, ledger, meter = self.plan, self.ledger, self.meter
+        concurrent = plan.config.max_concurrent or max(1, room_now(self.needs))
+        if plan.config.search == "random" and not ledger.trials:
+            points = sample_points(plan.space, plan.config.trials, plan.config.seed)
+            ledger.trials = [TrialRecord(n, point) for n, point in enumerate(points, start=1)]
+        ledger.ended = None
+        book = Book(ledger, self.output)
+        book.save()
+        folders = Folders(plan, ledger, self._trials_store())
+        pace = Pace(TABLE_INTERVAL_S)
 
+        def show() -> None:
+            for record in ledger.trials:
+                book.tick(record)
+            if pace.due():
+                for line in live_table(plan, ledger, meter.cost_cents, concurrent).splitlines():
+                    logger.info("%s", line)
 
-def _fit(
-    plan: Plan,
-    trials: Trials,
-    options: JobOptions,
-    roster: Roster,
-    budget: Budget,
-    needs: Mapping[str, float],
-    concurrent: int,
-    ledger: Ledger,
-) -> None:
-    """Let Ray Tune run the open trials."""
-    config = plan.config
-    search, space = make_search(config, plan.space, plan.rising, ledger)
-    scheduler = make_scheduler(
-        config, plan.rising, roster.record_of, [t for t in ledger.trials if t.reports]
-    )
-    with board_lines() as board, _tune_environment(concurrent) as scratch:
-        setup = TrialSetup(
-            trials.run,
-            _trials_store(ledger, options),
-            board,
-            config.metric,
-            -WORST if plan.rising else WORST,
+        if _trials_left(plan, ledger):
+            roster = self._roster(book, show)
+            roster.on_end = folders.remove_losers
+            self._fit(roster, concurrent)
+        book.release_all()
+        ledger.ended = NO_MONEY if _trials_left(plan, ledger) else ALL_ENDED
+        folders.remove_losers(again=True)
+        trials = self.trials
+        best = leave_best(plan, ledger, folders, self.output, trials.finish, trials.identity)
+        meter.look()
+        page = render_page(plan, ledger, best, meter.cost_cents, self.prices.source)
+        self.output.write_bytes(PAGE, page.encode())
+        book.save()
+        counts = ", ".join(f"{count} {state}" for state, count in states(ledger).items())
+        logger.info("sweep  %s: %s", ledger.ended, counts)
+
+    def _roster(self, book: Book, show: Callable[[], None]) -> Roster:
+        return Roster(
+            book,
+            self.plan.config.checks,
+            self.plan.job.metrics,
+            price_at=lambda address: self.prices.of_trial(self.needs, address),
+            show=show,
         )
-        tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(run_trial, setup=setup), dict(needs)),
-            param_space=space,
-            tune_config=tune.TuneConfig(
-                search_alg=search,
-                scheduler=scheduler,
-                num_samples=1 if search is None else _trials_left(plan, ledger),
-                max_concurrent_trials=concurrent,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="sweep",
-                storage_path=scratch,
-                verbose=0,
-                stop=budget,
-                callbacks=[roster],
-                failure_config=tune.FailureConfig(max_failures=options.max_failures),
-            ),
+
+    def _fit(self, roster: Roster, concurrent: int) -> None:
+        """Let Ray Tune run the open trials."""
+        plan, ledger, config = self.plan, self.ledger, self.plan.config
+        search, space = make_search(config, plan.space, plan.rising, ledger)
+        scheduler = make_scheduler(
+            config, plan.rising, roster.record_of, [t for t in ledger.trials if t.reports]
         )
-        tuner.fit()
-    if roster.problem is not None:
-        raise roster.problem
+        with board_lines() as board, _tune_environment(concurrent) as scratch:
+            worst = -WORST if plan.rising else WORST
+            setup = TrialSetup(self.trials.run, self._trials_store(), board, config.metric, worst)
+            trainable = tune.with_parameters(run_trial, setup=setup)
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, dict(self.needs)),
+                param_space=space,
+                tune_config=tune.TuneConfig(
+                    search_alg=search,
+                    scheduler=scheduler,
+                    num_samples=1 if search is None else _trials_left(plan, ledger),
+                    max_concurrent_trials=concurrent,
+                    reuse_actors=True,
+                ),
+                run_config=tune.RunConfig(
+                    name="sweep",
+                    storage_path=scratch,
+                    verbose=0,
+                    stop=Ending(self.meter, roster),
+                    callbacks=[roster],
+                    failure_config=tune.FailureConfig(max_failures=self.options.max_failures),
+                ),
+            )
+            tuner.fit()
+        for problem in (roster.problem, self.meter.problem):
+            if problem is not None:
+                raise problem
+
+    def _trials_store(self) -> Store:
+        """The sweep's own place for its trials; a storage may be shared by sweeps."""
+        folders = Store.open(self.options.storage_uri)
+        return folders.child("trials", digest_of(self.ledger.identity))
 
 
 def _trials_left(plan: Plan, ledger: Ledger) -> int:
     """Trials that have not ended, those included that the search has not made yet."""
     return plan.config.trials - sum(trial.ended for trial in ledger.trials)
-
-
-def _trials_store(ledger: Ledger, options: JobOptions) -> Store:
-    """The sweep's own place for its trials; a storage may be shared by sweeps."""
-    return Store.open(options.storage_uri).child("trials", digest_of(ledger.identity))
 
 
 @contextmanager

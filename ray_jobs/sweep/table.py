@@ -1,10 +1,10 @@
 """The live table of a sweep, and its last lines."""
 
 from ray_jobs.progress import clock_time
-from ray_jobs.sweep.cost import cost_cents, dollars
+from ray_jobs.sweep.cost import dollars
 from ray_jobs.sweep.job import Plan
 from ray_jobs.sweep.ledger import ENDED, FAILED, RUNNING, WHOLE, Ledger, TrialRecord
-from ray_jobs.sweep.savings import whole_seconds
+from ray_jobs.sweep.savings import start_seconds, whole_seconds
 from ray_jobs.sweep.scheduler import rungs
 from ray_jobs.sweep.space import shown_point
 
@@ -12,10 +12,10 @@ TOP = 3
 """Ended trials that are shown beside the running ones."""
 
 
-def live_table(plan: Plan, ledger: Ledger, price: float | None, concurrent: int) -> str:
+def live_table(plan: Plan, ledger: Ledger, spent_cents: float | None, concurrent: int) -> str:
     """The running trials and the best of the ended ones, under a line about the whole.
 
-    `price` is that of a trial's share of a node, in cents per hour.
+    `spent_cents` is what the nodes have cost, None where that is not known.
     """
     metric = plan.config.metric
     sign = -1 if plan.rising else 1
@@ -24,11 +24,12 @@ def live_table(plan: Plan, ledger: Ledger, price: float | None, concurrent: int)
     whole.sort(key=lambda trial: sign * trial.reports[-1][metric])
     width = max((len(shown_point(t.point)) for t in ledger.trials), default=0)
     header = f"{'trial':>5}  {'config':{width}}  {'rung':>6}  {metric:>10}  {'cost':>8}  {'ETA':>8}"
-    rows = [_row(plan, trial, width, price) for trial in [*running, *whole[:TOP]]]
-    return "\n".join([_summary(plan, ledger, concurrent), header, *rows])
+    start_s = start_seconds(ledger.trials)
+    rows = [_row(plan, trial, width, start_s) for trial in [*running, *whole[:TOP]]]
+    return "\n".join([_summary(plan, ledger, spent_cents, concurrent), header, *rows])
 
 
-def _summary(plan: Plan, ledger: Ledger, concurrent: int) -> str:
+def _summary(plan: Plan, ledger: Ledger, spent_cents: float | None, concurrent: int) -> str:
     ended = [trial for trial in ledger.trials if trial.state in ENDED]
     failed = sum(trial.state == FAILED for trial in ended)
     running = sum(trial.state == RUNNING for trial in ledger.trials)
@@ -37,8 +38,16 @@ def _summary(plan: Plan, ledger: Ledger, concurrent: int) -> str:
         f"sweep  {len(ended)}/{plan.config.trials} trials ended, {running} running",
         f"{failed} failed" if failed else "",
         f"{clock_time(left_s)} left" if left_s is not None else "",
+        _money(plan, spent_cents),
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _money(plan: Plan, spent_cents: float | None) -> str:
+    if spent_cents is None:
+        return "cost unknown (give --price-cents-per-hour)"
+    limit = plan.config.max_cost_cents
+    return f"{dollars(spent_cents)} spent" + (f" of {dollars(limit)}" if limit else "")
 
 
 def seconds_left(plan: Plan, ledger: Ledger, concurrent: int) -> float | None:
@@ -52,16 +61,16 @@ def seconds_left(plan: Plan, ledger: Ledger, concurrent: int) -> float | None:
     return max(0.0, coming * mean_s - spent_s) / concurrent
 
 
-def _row(plan: Plan, trial: TrialRecord, width: int, price: float | None) -> str:
+def _row(plan: Plan, trial: TrialRecord, width: int, start_s: float) -> str:
     value = trial.value(plan.config.metric)
-    cost = cost_cents(trial.seconds, price)
     if trial.state == RUNNING:
-        eta = clock_time(whole_seconds(trial) - trial.seconds) if trial.reports else "-"
+        eta = clock_time(whole_seconds(trial, start_s) - trial.seconds) if trial.reports else "-"
     else:
         eta = trial.state
+    metric, cost = "-" if value is None else f"{value:.4f}", dollars(trial.cost_cents)
     return (
         f"{trial.number:5}  {shown_point(trial.point):{width}}  {shown_rung(plan, trial):>6}  "
-        f"{'-' if value is None else format(value, '.4f'):>10}  {dollars(cost):>8}  {eta:>8}"
+        f"{metric:>10}  {cost:>8}  {eta:>8}"
     )
 
 

@@ -2,7 +2,7 @@
 
 python -m ray_jobs.waltzrl.sweep --recipe toy --output-dir runs/waltz-sweep
 python -m ray_jobs.waltzrl.sweep --space "alpha=0.3,0.65,1 beta=1e-3:1e-1" --metric asr \\
-    --max-cost-usd 20 --price-cents-per-hour 329 --output-dir s3://bucket/sweep
+    --max-cost-usd 20 --output-dir s3://bucket/sweep
 
 A trial is both stages on one worker. A sweep that was killed goes on with `--resume`.
 """
@@ -10,20 +10,20 @@ A trial is both stages on one worker. A sweep that was killed goes on with `--re
 import json
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import ray
 
-from ray_jobs.capacity import node_that_fits
 from ray_jobs.cli import parse_recipe, run_main
-from ray_jobs.errors import ConfigError
 from ray_jobs.preparation import cache_dir
 from ray_jobs.progress import log_to_stdout
 from ray_jobs.runtime import JobOptions, connect
 from ray_jobs.storage import Store
 from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.job import JobSpec, Plan, make_plan
-from ray_jobs.sweep.run import Trials, run_sweep, trial_needs
+from ray_jobs.sweep.prices import check_limit
+from ray_jobs.sweep.run import Trials, run_sweep
 from ray_jobs.sweep.space import shown_point
 from ray_jobs.waltzrl.base_model import prepare_model
 from ray_jobs.waltzrl.config import RECIPES, WaltzConfig
@@ -65,17 +65,21 @@ def sweep_waltz(
     plan: Plan, base: WaltzConfig, prompts: PromptSets, options: JobOptions
 ) -> dict[str, Any]:
     """Sweep over prompts that are there; see `ray_jobs.sweep.run.run_sweep`."""
-    model = prepare_model(base.model, MODEL_SEED, Store.open(options.storage_uri))
-    about = run_identity(base, model, prompts)
-    trials = WaltzTrials(
-        base=base,
-        sweep=plan.config,
-        model=model,
-        prompts=prompts,
-        cache_dir=cache_dir(options) / "models",
-        about=about,
-    )
-    return run_sweep(plan, Trials(trials.run, trials.finish, trials.identity, about), options)
+
+    def trials(watch: Callable[[], None]) -> Trials:
+        model = prepare_model(base.model, MODEL_SEED, Store.open(options.storage_uri))
+        about = run_identity(base, model, prompts)
+        each = WaltzTrials(
+            base=base,
+            sweep=plan.config,
+            model=model,
+            prompts=prompts,
+            cache_dir=cache_dir(options) / "models",
+            about=about,
+        )
+        return Trials(each.run, each.finish, each.identity, about)
+
+    return run_sweep(plan, trials, options)
 
 
 def recipe(name: str) -> tuple[WaltzConfig, SweepConfig, JobOptions]:
@@ -91,10 +95,8 @@ def main(argv: list[str]) -> None:
     log_to_stdout()
     prompts = check_and_read(base)
     plan = make_plan(job_spec(base, sweep, len(prompts.train)), sweep)
-    if sweep.max_cost_usd is not None and options.price_cents_per_hour is None:
-        raise ConfigError("max_cost_usd", "needs the price of a node: --price-cents-per-hour")
+    check_limit(sweep, options.price_cents_per_hour)
     connect()
-    node_that_fits(trial_needs(options))  # refused before a model is built
     result = sweep_waltz(plan, base, prompts, options)
     ray.shutdown()
     if as_json:

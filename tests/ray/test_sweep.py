@@ -15,17 +15,21 @@ from typing import Any
 
 import pytest
 import ray
+from ray.tune.search.optuna import OptunaSearch
 
+from ray_jobs.dataset import DataConfig
 from ray_jobs.errors import JobError, RefusedError
 from ray_jobs.preparation import Prepared
 from ray_jobs.run_directory import verify
 from ray_jobs.runtime import JobOptions
 from ray_jobs.sae.config import SAEConfig
 from ray_jobs.sae.sweep import job_spec, sweep_sae
+from ray_jobs.sae.train import prepare_for
 from ray_jobs.storage import Store
 from ray_jobs.sweep import cost
 from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.job import make_plan
+from ray_jobs.sweep.prices import Prices, Rate
 from tests.ray.training import CONFIG, Lines
 
 pytestmark = pytest.mark.ray
@@ -49,7 +53,7 @@ def sweep(
     **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
     plan = make_plan(job_spec(base, config), config)
-    return sweep_sae(plan, base, data, JobOptions(output_dir=str(folder), **options))
+    return sweep_sae(plan, base, lambda _: data, JobOptions(output_dir=str(folder), **options))
 
 
 def ledger_of(folder: Path) -> dict[str, Any]:
@@ -167,7 +171,11 @@ def test_a_killed_driver_resumes_without_running_an_ended_trial_again(
     assert len(after) == 6
     started = [line for line in lines.lines if " runs as process " in line]
     for trial in before:
-        assert after[trial["number"]] == trial
+        now = after[trial["number"]]
+        if trial["state"] == "stopped":  # and may have been called back to where it was
+            assert now["reports"][: len(trial["reports"])] == trial["reports"]
+        else:
+            assert now == trial
         assert not any(line.startswith(f"sweep  trial {trial['number']} ") for line in started)
     assert {trial["state"] for trial in after.values()} <= {"finished", "plateau", "stopped"}
     assert result["best_metric"] > 0 and 0 < result["steps_saved_share"] < 1
@@ -196,12 +204,13 @@ def wait_for_ended_trials(
 def test_spent_money_ends_the_sweep_with_the_best_so_far(
     tmp_path: Path, data: Prepared, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ):
-    def nodes() -> int:
+    def rate(_: Prices) -> Rate:
         """What a trial has reported and saved costs everything."""
-        reported = any(trial["reports"] for trial in ledger_of(tmp_path)["trials"])
-        return 10**9 if reported and committed(tmp_path) else 0
+        begun = (tmp_path / "sweep.json").exists()
+        reported = begun and any(trial["reports"] for trial in ledger_of(tmp_path)["trials"])
+        return Rate(1e12 if reported and committed(tmp_path) else 0.0)
 
-    monkeypatch.setattr(cost, "alive_nodes", nodes)
+    monkeypatch.setattr(Prices, "rate", rate)
     monkeypatch.setattr(cost, "LOOK_INTERVAL_S", 0.1)
     long = replace(BASE, epochs=200, enable_early_stopping=False)
     config = replace(SWEEP, max_cost_usd=1.0, checks=90)
@@ -215,12 +224,62 @@ def test_spent_money_ends_the_sweep_with_the_best_so_far(
     verify(Store.open(str(tmp_path / "best")))
 
 
-def test_optuna_learns_from_trials_and_never_exceeds_their_number(tmp_path: Path, data: Prepared):
-    config = replace(SWEEP, search="optuna", trials=4, checks=3)
-    sweep(tmp_path, data, config, replace(BASE, epochs=1))
+def test_optuna_resumed_tells_of_ended_trials_and_never_exceeds_their_number(
+    tmp_path: Path, data: Prepared, lines: Lines, monkeypatch: pytest.MonkeyPatch
+):
+    def rate(_: Prices) -> Rate:
+        """Two ended trials, and a third that has a result to leave, cost everything."""
+        begun = (tmp_path / "sweep.json").exists()
+        trials = ledger_of(tmp_path)["trials"] if begun else []
+        ended = [trial for trial in trials if trial["state"] in ("finished", "plateau")]
+        return Rate(1e12 if len(ended) >= 2 else 0.0)
+
+    told: list[float] = []
+    add = OptunaSearch.add_evaluated_point
+
+    def add_evaluated_point(self: OptunaSearch, point: Any, value: float, **more: Any) -> None:
+        told.append(value)
+        add(self, point, value, **more)
+
+    monkeypatch.setattr(OptunaSearch, "add_evaluated_point", add_evaluated_point)
+    monkeypatch.setattr(cost, "LOOK_INTERVAL_S", 0.02)
+    base = replace(BASE, epochs=1, enable_early_stopping=False)
+    config = replace(SWEEP, search="optuna", scheduler="none", trials=5, checks=3, max_cost_usd=1.0)
+    with monkeypatch.context() as spent:
+        spent.setattr(Prices, "rate", rate)
+        sweep(tmp_path, data, config, base, price_cents_per_hour=100)
+    before = ledger_of(tmp_path)
+    assert before["ended"] == "the money is spent" and told == []
+    ended = [trial for trial in before["trials"] if trial["state"] == "finished"]
+    assert 2 <= len(ended) < 5
+    lines.lines.clear()
+    sweep(tmp_path, data, replace(config, resume=True, max_cost_usd=None), base)
     trials = ledger_of(tmp_path)["trials"]
-    assert [trial["number"] for trial in trials] == [1, 2, 3, 4]
-    assert len({json.dumps(trial["point"]) for trial in trials}) == 4
+    assert [trial["number"] for trial in trials] == [1, 2, 3, 4, 5]
+    assert {trial["state"] for trial in trials} == {"finished"}
+    assert len({json.dumps(trial["point"]) for trial in trials}) == 5
+    assert told == [trial["reports"][-1]["fvu"] for trial in ended]
+    for trial in before["trials"]:  # begun or not, it is still the same one
+        after = trials[trial["number"] - 1]
+        assert after["point"] == trial["point"]
+        if trial in ended:
+            assert after == trial
+            assert not any(f"trial {trial['number']} (" in line for line in lines.lines)
+
+
+def test_a_harvest_that_costs_more_than_there_is_ends_before_a_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Prices, "rate", lambda _: Rate(1e12))
+    monkeypatch.setattr(cost, "LOOK_INTERVAL_S", 0.02)
+    config = replace(SWEEP, max_cost_usd=1.0)
+    plan = make_plan(job_spec(BASE, config), config)
+    options = JobOptions(output_dir=str(tmp_path), price_cents_per_hour=100)
+    texts = DataConfig(documents=60, languages="en")
+    with pytest.raises(RefusedError, match="max_cost_usd.* is spent before a trial could run"):
+        sweep_sae(plan, BASE, lambda watch: prepare_for(BASE, texts, options, watch), options)
+    assert not (tmp_path / "sweep.json").exists()
+    assert json.loads((tmp_path / "spend.json").read_text())["cents"] > 100
 
 
 def test_a_trial_that_fits_on_no_node_is_refused_at_once(tmp_path: Path, data: Prepared):

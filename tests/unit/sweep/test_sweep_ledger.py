@@ -17,7 +17,12 @@ from ray_jobs.sweep.ledger import (
     TrialRecord,
     open_ledger,
 )
-from ray_jobs.sweep.savings import steps_saved_share, whole_seconds, worker_seconds_saved_share
+from ray_jobs.sweep.savings import (
+    start_seconds,
+    steps_saved_share,
+    whole_seconds,
+    worker_seconds_saved_share,
+)
 
 IDENTITY = {"space": "k=1,2", "seed": 0, "base": {"sae": {"model": "m"}}}
 
@@ -129,8 +134,13 @@ def test_savings_count_started_trials_and_their_own_pace():
     stopped = trial(2, [(1, 10, 4.0), (2, 20, 5.0)], 5.0)  # 0.1 s a step after its start
     waiting = TrialRecord(3, {})
     assert steps_saved_share([whole, stopped, waiting]) == pytest.approx(1 - 120 / 200)
-    assert whole_seconds(stopped) == pytest.approx(13.0)
+    assert whole_seconds(stopped, 0.0) == pytest.approx(13.0)
     assert worker_seconds_saved_share([whole, stopped, waiting]) == pytest.approx(1 - 15 / 23)
+    told_once = trial(4, [(1, 10, 4.0)], 4.5)  # of which 2.5 s as a rule for its start
+    assert start_seconds([whole, stopped, told_once]) == pytest.approx(2.5)
+    assert whole_seconds(told_once, 2.5) == pytest.approx(4.5 + 90 * 0.15)
+    saved = worker_seconds_saved_share([whole, stopped, waiting, told_once])
+    assert saved == pytest.approx(1 - 19.5 / 41)
     assert steps_saved_share([waiting]) == worker_seconds_saved_share([waiting]) == 0.0
 
 

@@ -9,8 +9,9 @@ from ray_jobs.errors import StorageError
 from ray_jobs.storage import Store
 from ray_jobs.sweep.cost import NodeMeter
 from ray_jobs.sweep.ledger import LEDGER, Book, Ledger, TrialRecord
+from ray_jobs.sweep.prices import Rate
 from ray_jobs.sweep.results import Folders
-from ray_jobs.sweep.roster import Budget, Roster
+from ray_jobs.sweep.roster import Ending, Roster
 from ray_jobs.sweep.trial import FAILURE
 
 CHECKS = 9
@@ -29,8 +30,10 @@ def ended() -> list[int]:
 
 @pytest.fixture
 def roster(book, ended) -> Roster:
-    on_end = lambda record: ended.append(record.number)  # noqa: E731
-    return Roster(book, CHECKS, ("fvu", "f1"), on_end, lambda: None)
+    prices = {"10.0.0.1": 150.0}
+    made = Roster(book, CHECKS, ("fvu", "f1"), price_at=prices.get, show=lambda: None)
+    made.on_end = lambda: ended.append(1)
+    return made
 
 
 def trial(trial_id: str, k: int) -> Any:
@@ -48,6 +51,15 @@ def test_only_what_the_job_reports_is_kept(roster, book):
     (report,) = book.ledger.trials[0].reports
     assert report == {"check": 1, "step": 10, "fvu": 1.0, "seconds": 0.0, "order": 1}
     assert book.ledger.trials[0].planned_steps == 90
+
+
+def test_a_trial_costs_what_its_node_costs_even_when_that_has_gone(roster, book):
+    roster.on_trial_start(trial("a", 1))
+    roster.on_trial_result(trial("a", 1), result(1))
+    roster.on_trial_result(trial("a", 1), result(2, node_ip="10.0.0.9"))
+    record = book.ledger.trials[0]
+    record.seconds = 1800.0
+    assert record.cost_cents == 75.0 and book.ledger.trials[1].cost_cents is None
 
 
 @pytest.mark.parametrize(
@@ -84,22 +96,21 @@ def test_trials_find_their_records_and_new_points_get_one(roster, book):
 
 
 def test_a_book_that_can_not_be_kept_ends_the_sweep(roster, book, tmp_path):
-    budget = Budget(NodeMeter(None, alive_nodes=lambda: 1), None, roster)
+    ending = Ending(NodeMeter(Store.open(str(tmp_path)), lambda: Rate(0.0)), roster)
     roster.on_trial_start(trial("a", 1))
-    assert not budget.stop_all()
+    assert not ending.stop_all()
     (tmp_path / LEDGER).mkdir()  # nothing can be written under this name
     book._store = Store.open(str(tmp_path), retry_s=0.0)
     roster.on_trial_result(trial("a", 1), result(1))
-    assert isinstance(roster.problem, StorageError) and budget.stop_all()
+    assert isinstance(roster.problem, StorageError) and ending.stop_all()
 
 
 def test_losers_are_removed_and_what_may_still_win_stays(tmp_path):
     store = Store.open(str(tmp_path))
     plan = SimpleNamespace(config=SimpleNamespace(metric="fvu"), rising=False)
-    trials = [TrialRecord(n, {"k": n}) for n in (1, 2, 3, 4)]
-    for record, state, fvu in zip(
-        trials, ("finished", "stopped", "running", "finished"), (0.5, 0.9, 0.8, 0.4), strict=True
-    ):
+    trials = [TrialRecord(n, {"k": n}) for n in (1, 2, 3, 4, 5)]
+    states = ("finished", "stopped", "running", "finished", "stopped")
+    for record, state, fvu in zip(trials, states, (0.5, 0.9, 0.8, 0.4, 0.7), strict=True):
         record.state, record.reports = state, [{"check": 9, "step": 90, "fvu": fvu}]
     folders = Folders(plan, Ledger({}, trials), store)
     for record in trials:

@@ -1,6 +1,7 @@
 """The live table and the page of a sweep."""
 
 import xml.dom.minidom
+from dataclasses import replace
 
 import pytest
 
@@ -34,7 +35,7 @@ def ledger() -> Ledger:
             {"check": c, "step": 20 * c, "seconds": 2.0 * c, "order": c, "fvu": value}
             for c, value in values.items()
         ]
-        return TrialRecord(number, point, state, reports, seconds, 360, reason)
+        return TrialRecord(number, point, state, reports, seconds, 360, 3600, reason)
 
     return Ledger(
         {},
@@ -50,13 +51,32 @@ def ledger() -> Ledger:
 
 
 def test_the_live_table_shows_config_rung_metric_cost_and_time(plan, ledger):
-    lines = live_table(plan, ledger, 3600, concurrent=2).splitlines()
-    assert lines[0] == "sweep  3/5 trials ended, 1 running, 1 failed, 0:17 left"
+    lines = live_table(plan, ledger, 1234.0, concurrent=2).splitlines()
+    assert lines[0] == "sweep  3/5 trials ended, 1 running, 1 failed, 0:17 left, $12.34 spent"
     assert lines[1].split() == ["trial", "config", "rung", "fvu", "cost", "ETA"]
     running = ["3", "learning_rate=0.003", "n_latents=1024", "1/2", "0.4500", "$0.06", "0:30"]
     assert lines[2].split() == running
     assert lines[3].split()[-4:] == ["end", "0.2000", "$0.36", "finished"]
     assert len(lines) == 4
+
+
+def test_the_live_table_says_what_money_there_is(plan, ledger):
+    limited = replace(plan, config=replace(CONFIG, max_cost_usd=20.0))
+    first = live_table(limited, ledger, 1234.0, concurrent=2).splitlines()[0]
+    assert first.endswith(", $12.34 spent of $20.00")
+    unknown = live_table(plan, ledger, None, concurrent=2).splitlines()[0]
+    assert unknown.endswith(", cost unknown (give --price-cents-per-hour)")
+
+
+def test_the_start_of_a_trial_is_no_part_of_its_pace(plan, ledger):
+    """Each took 5 s to start, of which one report alone tells nothing."""
+    for trial in ledger.trials:
+        trial.seconds += 5.0
+        trial.reports = [{**each, "seconds": each["seconds"] + 5.0} for each in trial.reports]
+    running = ledger.trials[2]
+    running.reports, running.seconds = running.reports[:1], 7.0
+    row = live_table(plan, ledger, None, concurrent=2).splitlines()[2].split()
+    assert row[0] == "3" and row[-1] == "0:34"  # 340 steps at 0.1 s each
 
 
 def test_time_left_is_unknown_before_a_trial_has_ended(plan, ledger):
@@ -65,11 +85,11 @@ def test_time_left_is_unknown_before_a_trial_has_ended(plan, ledger):
 
 
 def test_the_page_is_whole_and_says_what_was_stopped(plan, ledger):
-    page = render_page(plan, ledger, ledger.trials[0], 3600.0, 1234.0)
+    page = render_page(plan, ledger, ledger.trials[0], 1234.0, "3600 cents a node and hour")
     assert "Trial 1 is the best: fvu 0.2000" in page
     assert "57% of the steps" in page
     assert "failed: the loss is not finite &lt;at&gt; step 3" in page
-    assert "rungs at checks 2, 6 of 18" in page and "$12.34" in page
+    assert "rungs at checks 2, 6 of 18" in page and "$12.34" in page and "3600 cents" in page
     assert "src=" not in page and 'href="http' not in page  # opens without a network
     figures = page.split("<svg")[1:]
     assert len(figures) == 2
@@ -80,5 +100,5 @@ def test_the_page_is_whole_and_says_what_was_stopped(plan, ledger):
 
 
 def test_the_same_sweep_gives_the_same_page(plan, ledger):
-    pages = {render_page(plan, ledger, ledger.trials[0], None, None) for _ in range(2)}
+    pages = {render_page(plan, ledger, ledger.trials[0], None, "unknown") for _ in range(2)}
     assert len(pages) == 1
