@@ -68,6 +68,7 @@ def job_spec(base: SAEConfig, sweep: SweepConfig) -> JobSpec:
         spaces=SPACES,
         kinds=KINDS,
         build=lambda point: trial_config(base, point, max(tokens, 2**31), sweep),
+        has_plateau_rule=base.enable_early_stopping,
     )
 
 

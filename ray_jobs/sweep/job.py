@@ -37,6 +37,8 @@ class JobSpec:
     """Type, int or float, of each field of its config that may vary."""
     build: Callable[[Point], object]
     """The config at a point; ConfigError where it refuses."""
+    has_plateau_rule: bool
+    """Whether a trial ends by itself once its metric stops improving."""
 
 
 @dataclass(frozen=True)

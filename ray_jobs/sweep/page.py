@@ -66,13 +66,13 @@ def _counts(ledger: Ledger) -> str:
 
 def _stopping(plan: Plan) -> str:
     config = plan.config
-    if config.scheduler == "none":
-        return "none: every trial runs to its end"
-    places = ", ".join(map(str, rungs(config)))
-    return (
-        f"ASHA: rungs at checks {places} of {config.checks}, one in {config.reduction_factor} "
-        "goes on; and the job's plateau rule"
-    )
+    rule = "none by rank"
+    if config.scheduler != "none":
+        rule = (
+            f"ASHA: rungs at checks {', '.join(map(str, rungs(config)))} of {config.checks}, one "
+            f"in {config.reduction_factor} goes on"
+        )
+    return rule + ("; and the job's plateau rule" if plan.job.has_plateau_rule else "")
 
 
 def _ranked(plan: Plan, ledger: Ledger) -> list[TrialRecord]:

@@ -37,6 +37,15 @@ class PromptSets:
     source: str
     sha256: str
 
+    @property
+    def counts(self) -> str:
+        """ "train 4,000 (3,120 different), validation ...": for a reader."""
+        sets = {"train": self.train, "validation": self.validation, "test": self.test}
+        return ", ".join(
+            f"{name} {len(each):,} ({len({p.text for p in each}):,} different)"
+            for name, each in sets.items()
+        )
+
 
 def open_prompts(config: WaltzConfig) -> PromptSets:
     """The prompts that `config` names.

@@ -9,8 +9,12 @@ from matplotlib.axes import Axes
 
 from ray_jobs import figures
 from ray_jobs.report import STYLE, shown, table
+from ray_jobs.storage import Store
+from ray_jobs.waltzrl.config import WORLD, WaltzConfig
 from ray_jobs.waltzrl.evaluation import TITLES
+from ray_jobs.waltzrl.loop import STAGE_1_HISTORY
 from ray_jobs.waltzrl.metrics import repair_line
+from ray_jobs.waltzrl.prompts_of_run import PromptSets
 
 RATES = {
     "asr": "ASR (unsafe, of harmful prompts)",
@@ -33,6 +37,26 @@ RATES = {
     "drift_feedback": "drift per token of sampling from training, feedback",
 }
 COLOURS = {"conversation": "#0b6e99", "feedback": "#c2703d"}
+
+
+def write_report(config: WaltzConfig, prompts: PromptSets, workers: str, output: Store) -> None:
+    """`report.html` over the results in the output; of stage 1 alone `stage_1.html`."""
+    alone = config.stage == "1"
+    histories = output.read_json(STAGE_1_HISTORY if alone else "training_history.json")
+    steps = ", ".join(f"{name}: {each['stopped']['step']}" for name, each in histories.items())
+    facts = {
+        "model": config.model,
+        "prompts": f"{prompts.source} ({prompts.counts})",
+        "steps": f"{steps}; {config.batch_size} prompts a step",
+        "workers": workers,
+        "learning rate": f"{config.learning_rate:g}",
+    }
+    note = f"Judge of the rewards: {config.train_judge}; of these figures: {config.eval_judge}."
+    if config.dataset == WORLD:
+        note += " The world is invented: the figures say nothing about a real model's safety."
+    rows = {} if alone else output.read_json("evaluation.json")
+    page = render(facts, rows, histories, note)
+    output.write_bytes("stage_1.html" if alone else "report.html", page.encode())
 
 
 def render(

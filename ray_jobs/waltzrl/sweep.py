@@ -28,12 +28,17 @@ from ray_jobs.sweep.space import shown_point
 from ray_jobs.waltzrl.base_model import prepare_model
 from ray_jobs.waltzrl.config import RECIPES, WaltzConfig
 from ray_jobs.waltzrl.prompts_of_run import PromptSets
-from ray_jobs.waltzrl.train import MODEL_SEED, check_and_read, run_identity
+from ray_jobs.waltzrl.train import MODEL_SEED, read_prompts, run_identity
 from ray_jobs.waltzrl.trials import WaltzTrials, trial_config
 
 logger = logging.getLogger(__name__)
 
-SPACES = {"default": "alpha=0.3,0.65,1 learning_rate=5e-4:5e-3 beta=1e-3:1e-1"}
+SPACES = {
+    "default": "alpha=0.3,0.65,1 learning_rate=5e-4:5e-3 beta=1e-3:1e-1",
+    "llama8b": "alpha=0.3,0.65,1 learning_rate=1e-7:3e-6 beta=1e-3:1e-1",
+}
+"""The embedded world's small model learns at rates that would ruin a real one, whose range lies
+around the paper's 5e-7."""
 
 METRICS = {"faults": False, "asr": False, "orr": False}
 """Whether a larger value is better. `faults` is the mean of ASR and ORR: each alone is least for
@@ -58,6 +63,7 @@ def job_spec(base: WaltzConfig, sweep: SweepConfig, train_prompts: int) -> JobSp
         spaces=SPACES,
         kinds=KINDS,
         build=lambda point: trial_config(base, point, train_prompts, sweep),
+        has_plateau_rule=False,
     )
 
 
@@ -84,7 +90,8 @@ def sweep_waltz(
 
 def recipe(name: str) -> tuple[WaltzConfig, SweepConfig, JobOptions]:
     """The configs of a named recipe."""
-    sweep = SweepConfig(trials=12, metric="faults", checks=9)
+    space = name if name in SPACES else "default"
+    sweep = SweepConfig(trials=12, space=space, metric="faults", checks=9)
     return RECIPES[name](), sweep, JobOptions(output_dir="runs/waltz-sweep")
 
 
@@ -93,7 +100,7 @@ def main(argv: list[str]) -> None:
     recipes = {name: (lambda n=name: recipe(n)) for name in RECIPES}
     (base, sweep, options), as_json = parse_recipe(argv, "ray_jobs.waltzrl.sweep", recipes)
     log_to_stdout()
-    prompts = check_and_read(base)
+    prompts = read_prompts(base)  # a trial has steps and intervals of its own
     plan = make_plan(job_spec(base, sweep, len(prompts.train)), sweep)
     check_limit(sweep, options.price_cents_per_hour)
     connect()

@@ -35,7 +35,7 @@ from ray_jobs.waltzrl.loop import STAGE_1_HISTORY, WaltzTask, train_loop
 from ray_jobs.waltzrl.metrics import repair_verdict
 from ray_jobs.waltzrl.model_server import open_server
 from ray_jobs.waltzrl.prompts_of_run import PromptSets, open_prompts
-from ray_jobs.waltzrl.report import render
+from ray_jobs.waltzrl.report import write_report
 from ray_jobs.waltzrl.resume import check_resume, checkpoint_store, warn_of_new_start
 
 logger = logging.getLogger("ray_jobs.waltzrl.train")  # also where python -m calls it __main__
@@ -133,7 +133,8 @@ def train_waltz(
     started_s = time.monotonic()
     fit_in_memory(lambda rung: _fit(rung, options), task)
     logger.info("waltz  trained in %s", clock_time(time.monotonic() - started_s))
-    write_report(config, prompts, options)
+    workers = f"{options.num_workers}, ZeRO {config.zero_stage}, {config.dtype}"
+    write_report(config, prompts, workers, output)
     seal(output, about)
     return summary(output, config.stage)
 
@@ -164,6 +165,13 @@ def check_and_read(config: WaltzConfig) -> PromptSets:
     Raises:
         ConfigError, DataError: in one line, what is wrong.
     """
+    prompts = read_prompts(config)
+    config.check_cadence(len(prompts.train))
+    return prompts
+
+
+def read_prompts(config: WaltzConfig) -> PromptSets:
+    """As `check_and_read`, of a config whose steps and intervals are still to be chosen."""
     config.check_world()
     open_judge("train_judge", config.train_judge)
     open_judge("eval_judge", config.eval_judge)
@@ -171,39 +179,10 @@ def check_and_read(config: WaltzConfig) -> PromptSets:
         open_server("conversation_server", config.conversation_server or "")
         open_server("feedback_server", config.feedback_server or "")
     prompts = open_prompts(config)
-    config.check_cadence(len(prompts.train))
     for warning in config.warnings():
         logger.warning("waltz  warning: %s", warning)
-    logger.info("data   %s: %s", prompts.source, _counts(prompts))
+    logger.info("data   %s: %s", prompts.source, prompts.counts)
     return prompts
-
-
-def write_report(config: WaltzConfig, prompts: PromptSets, options: JobOptions) -> None:
-    """`report.html` over the results in the output; of stage 1 alone `stage_1.html`."""
-    output, alone = Store.open(options.output_dir), config.stage == "1"
-    histories = output.read_json(STAGE_1_HISTORY if alone else "training_history.json")
-    steps = ", ".join(f"{name}: {each['stopped']['step']}" for name, each in histories.items())
-    facts = {
-        "model": config.model,
-        "prompts": f"{prompts.source} ({_counts(prompts)})",
-        "steps": f"{steps}; {config.batch_size} prompts a step",
-        "workers": f"{options.num_workers}, ZeRO {config.zero_stage}, {config.dtype}",
-        "learning rate": f"{config.learning_rate:g}",
-    }
-    note = f"Judge of the rewards: {config.train_judge}; of these figures: {config.eval_judge}."
-    if config.dataset == WORLD:
-        note += " The world is invented: the figures say nothing about a real model's safety."
-    rows = {} if alone else output.read_json("evaluation.json")
-    page = render(facts, rows, histories, note)
-    output.write_bytes("stage_1.html" if alone else "report.html", page.encode())
-
-
-def _counts(prompts: PromptSets) -> str:
-    sets = {"train": prompts.train, "validation": prompts.validation, "test": prompts.test}
-    return ", ".join(
-        f"{name} {len(each):,} ({len({p.text for p in each}):,} different)"
-        for name, each in sets.items()
-    )
 
 
 def summary(output: Store, stage: str) -> dict[str, Any]:

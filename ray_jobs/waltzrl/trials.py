@@ -24,12 +24,14 @@ from ray_jobs.waltzrl.base_model import BaseModel
 from ray_jobs.waltzrl.config import WaltzConfig
 from ray_jobs.waltzrl.loop import Run, WaltzTask
 from ray_jobs.waltzrl.prompts_of_run import PromptSets
+from ray_jobs.waltzrl.report import write_report
 
 
 def trial_config(
     base: WaltzConfig, point: Point, train_prompts: int, sweep: SweepConfig
 ) -> WaltzConfig:
-    """The config at a point: both stages, `sweep.checks` validations of the second.
+    """The config at a point: both stages, `sweep.checks` validations of the second. Its own
+    intervals take the place of the recipe's.
 
     Raises:
         ConfigError: the point has a value that is refused.
@@ -94,12 +96,20 @@ class WaltzTrials:
                 )
 
         Run(task, place_alone(told)).go()
+        self._write_report(task)
 
     def finish(self, point: Point, folder: Store) -> int | None:
         """See `ray_jobs.sweep.job.FinishTrial`."""
         task = self.task(point, folder)
         step = Run(task, Place(0, 1, torch.device("cpu"), lambda _: None)).finish()
-        return None if step is None else self._check_at(step, task)
+        if step is None:
+            return None
+        self._write_report(task)
+        return self._check_at(step, task)
+
+    def _write_report(self, task: WaltzTask) -> None:
+        workers = f"1, a trial of a sweep, ZeRO {task.config.zero_stage}, {task.config.dtype}"
+        write_report(task.config, task.prompts, workers, task.output)
 
     def _check_at(self, step: int, task: WaltzTask) -> int:
         """Checks made by `step`, of `sweep.checks` in a whole trial."""

@@ -76,6 +76,7 @@ def test_a_trial_that_fails_ends_alone_and_the_best_has_both_agents(
     assert all(weights(best, agent) for agent in AGENTS)
     rows = json.loads((best / "evaluation.json").read_text())
     assert rows["waltzrl"]["asr"]["value"] is not None
+    assert "a trial of a sweep" in (best / "report.html").read_text()
 
 
 def test_a_trial_that_was_stopped_leaves_the_results_of_its_checkpoint(
@@ -99,6 +100,7 @@ def test_a_trial_that_was_stopped_leaves_the_results_of_its_checkpoint(
     assert trials.finish(point, folder) == 1  # the checkpoint of the second check was not made
     history = folder.read_json("training_history.json")["stage_2"]
     assert history["stopped"]["reason"] == "ended from outside"
+    assert folder.exists("report.html")
     again: list[dict[str, Any]] = []
     trials.run(point, folder, again.append)
     assert [report["check"] for report in again] == [1, 2, 3]

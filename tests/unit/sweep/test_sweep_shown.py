@@ -102,3 +102,12 @@ def test_the_page_is_whole_and_says_what_was_stopped(plan, ledger):
 def test_the_same_sweep_gives_the_same_page(plan, ledger):
     pages = {render_page(plan, ledger, ledger.trials[0], None, "unknown") for _ in range(2)}
     assert len(pages) == 1
+
+
+def test_the_page_claims_a_plateau_rule_only_where_there_is_one(plan, ledger):
+    def stopping(rule: bool) -> bool:
+        job = replace(plan.job, has_plateau_rule=rule)
+        page = render_page(replace(plan, job=job), ledger, ledger.trials[0], None, "unknown")
+        return "plateau rule" in page
+
+    assert stopping(True) and not stopping(False)
