@@ -33,7 +33,7 @@ def main() -> None:
     # Before the first import of Ray, which reads the mode then.
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     from ray_jobs.waltzrl.evaluation import TITLES
-    from tests.ray.submitted import run_and_kill_one
+    from tests.ray.submitted import rank_1_after, run_and_kill_one
 
     server = CephServer()
     try:
@@ -47,8 +47,8 @@ def main() -> None:
         )
         started_s = time.monotonic()
         # The checkpoint committed after stage 2 has shown its first line.
-        kill_after = r"(?s)waltz  stage 2 .*checkpoint of step \d+ committed"
-        run_and_kill_one(flags, kill_after, 3600, sys.stderr.write)
+        victim = rank_1_after(r"(?s)waltz  stage 2 .*checkpoint of step \d+ committed")
+        run_and_kill_one("ray_jobs.waltzrl.train", flags, victim, 3600, sys.stderr.write)
         minutes = (time.monotonic() - started_s) / 60
         rows = Store.open(uri).read_json("evaluation.json")
     finally:

@@ -25,6 +25,9 @@ from ray_jobs.errors import NonFiniteError, StorageError
 
 logger = logging.getLogger(__name__)
 
+GOING_ON = "train  going on from checkpoint %s (step %d)"
+"""Said where a training does not begin at its beginning."""
+
 MAX_FAILED_SAVES = 3
 """Failed checkpoints in a row, each after its own retries, before the job says that it stops:
 what it computes cannot be kept, and the machine costs money."""
@@ -160,5 +163,5 @@ def load_together(store: CheckpointStore, rank: int) -> dict[str, Any] | None:
         return None
     info, state = found
     if rank == 0:
-        logger.info("train  going on from checkpoint %s (step %d)", info.name, info.step)
+        logger.info(GOING_ON, info.name, info.step)
     return state

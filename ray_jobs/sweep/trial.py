@@ -14,6 +14,7 @@ from ray import tune
 from ray_jobs.errors import JobError
 from ray_jobs.progress import BoardHandler, log_lines_to
 from ray_jobs.run_directory import digest_of
+from ray_jobs.saving import GOING_ON
 from ray_jobs.storage import Store
 from ray_jobs.sweep.job import RunTrial
 from ray_jobs.sweep.search import POINT
@@ -49,7 +50,7 @@ def run_trial(config: dict[str, Any], setup: TrialSetup) -> None:
     point = config[POINT]
     handler = BoardHandler(setup.board)
     handler.setFormatter(logging.Formatter(f"sweep  trial {shown_point(point)}: %(message)s"))
-    handler.setLevel(logging.WARNING)
+    handler.addFilter(lambda line: line.levelno >= logging.WARNING or line.msg == GOING_ON)
     log_lines_to(handler)
     try:
         setup.run(point, trial_folder(setup.folders, point), tune.report)

@@ -1,13 +1,16 @@
 """A sweep whose nodes come for it, one of them taken away in its middle, and go after it."""
 
+import json
 import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ray_jobs.run_directory import verify
+from ray_jobs.run_directory import digest_of, verify
 from ray_jobs.storage import Store
+from ray_jobs.sweep.space import shown_point
 from tests.cloud.cluster import Cluster, Job, cluster_up, result_uri
 from tests.cloud.machines import require_machines, wait_for
 from tests.storage.ceph import CephServer
@@ -42,17 +45,36 @@ def trial_nodes(job: Job) -> dict[int, str]:
     return {int(number): ip for number, ip in found}
 
 
+def listed_price_cents(instance_type: str) -> int:
+    listed = json.loads(files("autoscaler").joinpath("prices.json").read_text())["types"]
+    return next(each["price_cents_per_hour"] for each in listed if each["name"] == instance_type)
+
+
 def trials_in(run: Store) -> list[dict[str, Any]]:
     return run.read_json("sweep.json")["trials"]
 
 
-def a_busy_node(cluster: Cluster, run: Store, job: Job) -> dict[str, Any] | None:
-    """The instance under a trial that has reported and still runs."""
-    running = [trial["number"] for trial in trials_in(run) if trial["state"] == "running"]
+def committed_step(run: Store, trial: dict[str, Any]) -> int:
+    """The step of a trial's newest committed checkpoint; 0 without any."""
+    identity = run.read_json("sweep.json")["identity"]
+    folder = run.child("trials", digest_of(identity), digest_of(trial["point"]))
+    names = re.findall(r"checkpoints/step-(\d+)-\S+/COMMITTED.json", "\n".join(folder.files()))
+    return max(map(int, names), default=0)
+
+
+def a_busy_node(
+    cluster: Cluster, run: Store, job: Job
+) -> tuple[dict[str, Any], int, dict[str, Any]] | None:
+    """The instance under a running trial that has a checkpoint, its step, and the trial."""
     addresses = {cluster.address(row): row for row in cluster.nodes("worker")}
     nodes = trial_nodes(job)
-    busy = (addresses[nodes[n]] for n in running if nodes.get(n) in addresses)
-    return next(busy, None)
+    for trial in trials_in(run):
+        node = addresses.get(nodes.get(trial["number"], ""))
+        if trial["state"] == "running" and node is not None:
+            step = committed_step(run, trial)
+            if step:
+                return node, step, trial
+    return None
 
 
 def test_a_sweep_over_three_nodes_one_of_them_taken_away(tmp_path: Path, s3: CephServer) -> None:
@@ -67,18 +89,30 @@ def test_a_sweep_over_three_nodes_one_of_them_taken_away(tmp_path: Path, s3: Cep
                 "three nodes at work", lambda: len(set(trial_nodes(job).values())) == NODES, 400
             )
             note("three nodes at work")
-            victim = wait_for("a busy node", lambda: a_busy_node(cluster, run, job), 120)
+            found = wait_for("a busy node", lambda: a_busy_node(cluster, run, job), 120)
+            victim, saved_step, lost = found
             fault = {"kind": "preempt", "instance_id": victim["id"]}
             cluster.cloud.call("POST", "/sim/faults", fault)
             note("node taken away")
-            job.wait_for(r"trial \d+ lost its worker")
+            job.wait_for(rf"trial {lost['number']} lost its worker")
             job.finish(600)
             note("sweep done")
+        # The trial went on from what it had saved, and did not begin again.
+        resumed = re.findall(
+            rf"trial {re.escape(shown_point(lost['point']))}: .*going on from .*\(step (\d+)\)",
+            job.text,
+        )
+        assert [int(step) >= saved_step for step in resumed] == [True], job.text[-5000:]
         trials = trials_in(run)
         assert [trial["number"] for trial in trials] == list(range(1, 9))
         assert {trial["state"] for trial in trials} <= {"finished", "plateau", "stopped"}
         steps = [[report["step"] for report in trial["reports"]] for trial in trials]
         assert all(each and each == sorted(set(each)) for each in steps), steps
+        # No price was given: it is that of the nodes' type.
+        hourly = listed_price_cents("cpu_4x_general")
+        assert {trial["cents_per_hour"] for trial in trials} == {hourly}
+        nodes_s = 3600 * run.read_json("spend.json")["cents"] / hourly
+        assert nodes_s > sum(trial["seconds"] for trial in trials)  # with head, harvest and waits
         assert run.exists("sweep.html")
         assert verify(run.child("best")) >= 2
         wait_for("idle workers gone", lambda: not cluster.nodes("worker"), 180)

@@ -1,5 +1,4 @@
-"""A WaltzRL training as its users start it: submitted as a job, its storage on an S3 server, one
-of its workers killed on the way."""
+"""A job as its users start it: submitted to a Ray, one of its processes killed on the way."""
 
 import os
 import re
@@ -19,18 +18,31 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PROCESS = re.compile(r"worker (\d+) of 2 runs as process (\d+)")
 
 
+Victim = Callable[[str], int | None]
+"""The process to kill, once the output up to now says that it is time."""
+
+
+def rank_1_after(pattern: str) -> Victim:
+    """Of a training by two workers: the second, once the output matches."""
+    return lambda text: int(dict(PROCESS.findall(text))["1"]) if re.search(pattern, text) else None
+
+
 def run_and_kill_one(
-    flags: Sequence[str], kill_after: str, timeout_s: float, show: Callable[[str], None]
+    module: str,
+    flags: Sequence[str],
+    victim: Victim,
+    timeout_s: float,
+    show: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """The output of a whole run of two workers on a Ray of its own, which inherits this process's
-    environment; a worker is killed once the output matches `kill_after`.
+    """The output of a whole `python -m module flags` on a Ray of its own, which inherits this
+    process's environment; one of its processes is killed.
 
     Raises:
         AssertionError: it did not succeed, or not in time; with its output.
     """
     with local_ray() as ray:
         client = submission.connect(ray.address, ray.is_alive)
-        entrypoint = shlex.join([sys.executable, "-m", "ray_jobs.waltzrl.train", *flags])
+        entrypoint = shlex.join([sys.executable, "-m", module, *flags])
         job = submission.submit(client, entrypoint, str(REPOSITORY))
         deadline_s = time.monotonic() + timeout_s
         killed, shown = False, 0
@@ -39,8 +51,8 @@ def run_and_kill_one(
             assert time.monotonic() < deadline_s, text[-5000:]
             show(text[shown:])
             shown = len(text)
-            if not killed and re.search(kill_after, text):
-                os.kill(int(dict(PROCESS.findall(text))["1"]), signal.SIGKILL)
+            if not killed and (process := victim(text)) is not None:
+                os.kill(process, signal.SIGKILL)
                 killed = True
             time.sleep(0.2)
         return _succeeded(client, job, killed)

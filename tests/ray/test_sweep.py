@@ -118,6 +118,7 @@ def test_a_trial_whose_worker_was_killed_goes_on_and_is_the_same(
     lines.on_line = KillAfterTwoCheckpoints(tmp_path)
     result = sweep(tmp_path, data, replace(SWEEP, trials=1, space="learning_rate=1e-2"))
     assert any("trial 1 lost its worker" in line for line in lines.lines)
+    assert any("going on from checkpoint step-" in line for line in lines.lines)
     undisturbed = next(
         t["reports"] for t in ledger_of(calm)["trials"] if t["point"] == result["best"]
     )
@@ -171,11 +172,7 @@ def test_a_killed_driver_resumes_without_running_an_ended_trial_again(
     assert len(after) == 6
     started = [line for line in lines.lines if " runs as process " in line]
     for trial in before:
-        now = after[trial["number"]]
-        if trial["state"] == "stopped":  # and may have been called back to where it was
-            assert now["reports"][: len(trial["reports"])] == trial["reports"]
-        else:
-            assert now == trial
+        assert after[trial["number"]] == trial
         assert not any(line.startswith(f"sweep  trial {trial['number']} ") for line in started)
     assert {trial["state"] for trial in after.values()} <= {"finished", "plateau", "stopped"}
     assert result["best_metric"] > 0 and 0 < result["steps_saved_share"] < 1

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from ray_jobs.run_directory import fetch, verify
 from ray_jobs.storage import Store
 from ray_jobs.waltzrl.world_model import WorldModelSize, build_world_model
-from tests.ray.submitted import PROCESS, run_and_kill_one
+from tests.ray.submitted import PROCESS, rank_1_after, run_and_kill_one
 from tests.ray.waltz_rig import AGENTS
 
 pytestmark = [pytest.mark.ray, pytest.mark.storage, pytest.mark.timeout(900)]
@@ -29,7 +29,8 @@ def test_a_submitted_training_outlives_a_killed_worker_and_leaves_all_in_the_buc
         *("--validation-prompts=30", "--test-prompts=30"),
         *("--num-workers=2", "--cpus-per-worker=1", "--json"),
     )
-    said = run_and_kill_one(flags, r"checkpoint of step \d+ committed", 600, lambda _: None)
+    victim = rank_1_after(r"checkpoint of step \d+ committed")
+    said = run_and_kill_one("ray_jobs.waltzrl.train", flags, victim, 600)
     assert re.search(r"going on from checkpoint step-\d+", said), said
     assert len({process for _, process in PROCESS.findall(said)}) == 4
     summary = json.loads(re.findall(r"^\{.*\}$", said, re.M)[-1])

@@ -1,6 +1,7 @@
-"""Sweeps of WaltzRL on a real local Ray: a bad trial ends alone, an interrupted one has results."""
+"""Sweeps of WaltzRL on a real Ray: a killed worker, a bad trial, spent money."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,13 @@ from ray_jobs.runtime import JobOptions
 from ray_jobs.storage import Store
 from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.job import make_plan
+from ray_jobs.sweep.prices import Prices, Rate
 from ray_jobs.waltzrl.config import WaltzConfig
 from ray_jobs.waltzrl.prompts_of_run import open_prompts
 from ray_jobs.waltzrl.sweep import job_spec, sweep_waltz
-from ray_jobs.waltzrl.trials import WaltzTrials
 from ray_jobs.waltzrl.world_model import WorldModelSize, build_world_model
-from tests.ray.waltz_rig import AGENTS, SHORT, model_in, weights
+from tests.ray.submitted import run_and_kill_one
+from tests.ray.waltz_rig import AGENTS, SHORT, weights
 
 pytestmark = [
     pytest.mark.ray,
@@ -28,17 +30,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.distributed:FutureWarning"),
 ]
 
-SWEEP = SweepConfig(
-    trials=2,
-    space="learning_rate=1e-3,1e30",
-    metric="faults",
-    checks=3,
-    scheduler="none",
-    max_concurrent=1,
-)
 
-
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture
 def local_ray() -> Iterator[None]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
@@ -52,56 +45,95 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> WaltzConfig:
     return replace(SHORT, model=str(folder))
 
 
-def test_a_trial_that_fails_ends_alone_and_the_best_has_both_agents(
-    base: WaltzConfig, tmp_path: Path
-):
-    prompts = open_prompts(base)
-    plan = make_plan(job_spec(base, SWEEP, len(prompts.train)), SWEEP)
-    result = sweep_waltz(plan, base, prompts, JobOptions(output_dir=str(tmp_path)))
-    trials = json.loads((tmp_path / "sweep.json").read_text())["trials"]
-    states = {trial["point"]["learning_rate"]: trial["state"] for trial in trials}
-    assert states == {1e-3: "finished", 1e30: "failed"}
-    reports = next(trial["reports"] for trial in trials if trial["state"] == "finished")
-    stage1 = base.stage1_steps
-    assert [(r["check"], r["step"] - stage1) for r in reports] == [(1, 2), (2, 4), (3, 6)]
-    whole = next(trial for trial in trials if trial["state"] == "finished")
-    assert whole["planned_steps"] == whole["reports"][-1]["step"] == stage1 + 6
-    assert result["best"]["learning_rate"] == 1e-3
-    assert result["best_metric"] == reports[-1]["faults"]
-    best = tmp_path / "best"
-    assert verify(Store.open(str(best))) > 5
-    # As of any other run.
-    run = json.loads((best / "manifest.json").read_text())["run"]
-    assert run["waltzrl"]["learning_rate"] == 1e-3 and run["model"]
-    assert all(weights(best, agent) for agent in AGENTS)
-    rows = json.loads((best / "evaluation.json").read_text())
+def trials_of(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "sweep.json").read_text())["trials"]
+
+
+def committed(folder: Path) -> list[Path]:
+    """Checkpoints of stage 2 of all trials."""
+    return list(folder.glob("trials/*/*/checkpoints/stage-2/*/COMMITTED.json"))
+
+
+def check_best(folder: Path) -> None:
+    """`best/` is as the directory of any other run."""
+    assert verify(Store.open(str(folder / "best"))) > 5
+    rows = json.loads((folder / "best" / "evaluation.json").read_text())
     assert rows["waltzrl"]["asr"]["value"] is not None
-    assert "a trial of a sweep" in (best / "report.html").read_text()
+    assert all(weights(folder / "best", agent) for agent in AGENTS)
+    assert "a trial of a sweep" in (folder / "best" / "report.html").read_text()
 
 
-def test_a_trial_that_was_stopped_leaves_the_results_of_its_checkpoint(
+def test_a_submitted_sweep_under_asha_outlives_a_killed_worker_and_a_bad_trial(
     base: WaltzConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("ray_jobs.runtime.use_assigned_cpus", lambda: None)  # of a Ray worker
-    trials = WaltzTrials(
-        base, SWEEP, model_in(Path(base.model)), open_prompts(base), tmp_path / "cache", {}
+    # Ray reads the mode once, at its first import: tests run without tokens, and so must this Ray.
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    # The recipe's intervals are longer than these stages: a trial has its own.
+    flags = (
+        *("--recipe=toy", f"--model={base.model}", f"--output-dir={tmp_path}", "--json"),
+        *("--space=learning_rate=1e-3,2e-3,1e30", "--trials=3", "--checks=3"),
+        *("--reduction-factor=2", "--max-concurrent=1", "--price-cents-per-hour=100"),
+        *("--stage1-steps=4", "--max-steps=6", "--batch-size=9", "--cpus-per-worker=1"),
+        *("--validation-prompts=30", "--test-prompts=30"),
     )
-    folder, point = Store.open(str(tmp_path / "trial")), {"alpha": 0.3}
-    assert trials.finish(point, folder) is None
-    told: list[dict[str, Any]] = []
 
-    def stop_at_the_second(report: dict[str, Any]) -> None:
-        told.append(report)
-        if report["check"] == 2:
-            raise SystemExit
+    def with_a_checkpoint(text: str) -> int | None:
+        found = re.findall(r"runs as process (\d+)", text)
+        return int(found[-1]) if found and committed(tmp_path) else None
 
-    with pytest.raises(SystemExit):
-        trials.run(point, folder, stop_at_the_second)
-    assert trials.finish(point, folder) == 1  # the checkpoint of the second check was not made
-    history = folder.read_json("training_history.json")["stage_2"]
+    said = run_and_kill_one("ray_jobs.waltzrl.sweep", flags, with_a_checkpoint, 300)
+    assert re.search(r"trial \d+ lost its worker", said), said
+    assert re.search(r"going on from checkpoint step-\S+ \(step [246]\)", said), said
+    trials = trials_of(tmp_path)
+    states = {trial["point"]["learning_rate"]: trial["state"] for trial in trials}
+    assert states.pop(1e30) == "failed"
+    assert "finished" in states.values() and set(states.values()) <= {"finished", "stopped"}
+    for trial in trials:
+        steps = [(r["check"], r["step"] - 4) for r in trial["reports"]]
+        assert steps == [(1, 2), (2, 4), (3, 6)][: len(steps)]
+        assert trial["planned_steps"] in (4 + 6, None)
+    result = json.loads(re.findall(r"^\{.*\}$", said, re.M)[-1])
+    best = next(trial for trial in trials if trial["point"] == result["best"])
+    assert result["best_metric"] == best["reports"][-1]["faults"]
+    check_best(tmp_path)
+    run = json.loads((tmp_path / "best" / "manifest.json").read_text())["run"]
+    assert run["waltzrl"]["learning_rate"] == result["best"]["learning_rate"] and run["model"]
+    page = (tmp_path / "sweep.html").read_text()
+    assert "one in 2 goes on" in page and "plateau rule" not in page
+
+
+def test_spent_money_leaves_the_best_so_far_and_more_of_it_goes_on_from_there(
+    base: WaltzConfig, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+):
+    def rate(_: Prices) -> Rate:
+        """What has been reported and saved costs everything."""
+        begun = (tmp_path / "sweep.json").exists()
+        reported = begun and any(trial["reports"] for trial in trials_of(tmp_path))
+        return Rate(1e12 if reported and committed(tmp_path) else 0.0)
+
+    def sweep(config: SweepConfig) -> dict[str, Any]:
+        plan = make_plan(job_spec(long, config, len(prompts.train)), config)
+        options = JobOptions(output_dir=str(tmp_path), price_cents_per_hour=100)
+        return sweep_waltz(plan, long, prompts, options)
+
+    monkeypatch.setattr(Prices, "rate", rate)
+    monkeypatch.setattr("ray_jobs.sweep.cost.LOOK_INTERVAL_S", 0.05)
+    long = replace(base, max_steps=10)
+    prompts = open_prompts(long)
+    config = SweepConfig(trials=1, space="alpha=0.3,1", metric="faults", checks=5, max_cost_usd=1.0)
+    result = sweep(config)
+    ledger = json.loads((tmp_path / "sweep.json").read_text())
+    (first,) = ledger["trials"]
+    assert ledger["ended"] == "the money is spent" and first["state"] == "waiting"
+    assert result["best_metric"] == first["reports"][-1]["faults"]
+    check_best(tmp_path)
+    history = json.loads((tmp_path / "best" / "training_history.json").read_text())["stage_2"]
     assert history["stopped"]["reason"] == "ended from outside"
-    assert folder.exists("report.html")
-    again: list[dict[str, Any]] = []
-    trials.run(point, folder, again.append)
-    assert [report["check"] for report in again] == [1, 2, 3]
-    assert again[:2] == told
+    sweep(replace(config, resume=True, max_cost_usd=None))
+    (again,) = trials_of(tmp_path)
+    assert again["state"] == "finished"
+    assert [report["check"] for report in again["reports"]] == [1, 2, 3, 4, 5]
+    assert again["reports"][: len(first["reports"])] == first["reports"]
+    history = json.loads((tmp_path / "best" / "training_history.json").read_text())["stage_2"]
+    assert history["stopped"]["step"] == 10
+    check_best(tmp_path)
