@@ -29,12 +29,14 @@ class SweepConfig:
 
     scheduler: str = "asha"
     """asha stops what is behind at a rung; none runs every trial to its end."""
-    checks: int = 9
+    checks: int = 12
     """Measurements in the course of one whole trial; rungs are counted in them."""
-    grace_checks: int = 1
-    """Measurements before the first rung: none is stopped by its rank before."""
-    reduction_factor: int = 3
-    """One in so many trials goes on at a rung; the next rung is so many times further."""
+    grace_checks: int = 2
+    """The first rung: none is stopped by its rank before so many measurements."""
+    rung_spacing: int = 2
+    """Each rung is so many times further than the one before."""
+    reduction_factor: int = 4
+    """One in so many of the trials that have reached a rung goes on."""
 
     max_concurrent: int | None = None
     """Trials at a time, also where nodes come and go; default: what fits on the nodes now."""
@@ -48,6 +50,7 @@ class SweepConfig:
             ("trials", 1),
             ("checks", 1),
             ("grace_checks", 1),
+            ("rung_spacing", 2),
             ("reduction_factor", 2),
             ("max_concurrent", 1),
             ("seed", 0),

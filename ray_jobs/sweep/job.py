@@ -57,7 +57,8 @@ class Plan:
     def identity(self, about_job: Mapping[str, Any]) -> dict[str, Any]:
         """All that decides the outcome, as plain JSON; `about_job` is what decides a trial's."""
         names = ("trials", "search", "metric", "seed", "scheduler", "checks", "grace_checks")
-        chosen = {name: getattr(self.config, name) for name in (*names, "reduction_factor")}
+        names = (*names, "rung_spacing", "reduction_factor")
+        chosen = {name: getattr(self.config, name) for name in names}
         whole = {"job": self.job.name, "space": self.space.text, **chosen, "base": dict(about_job)}
         return json.loads(json.dumps(whole))
 

@@ -70,7 +70,7 @@ def _stopping(plan: Plan) -> str:
     if config.scheduler != "none":
         rule = (
             f"ASHA: rungs at checks {', '.join(map(str, rungs(config)))} of {config.checks}, one "
-            f"in {config.reduction_factor} goes on"
+            f"in {config.reduction_factor} of those that have reached a rung goes on"
         )
     return rule + ("; and the job's plateau rule" if plan.job.has_plateau_rule else "")
 

@@ -29,18 +29,23 @@ class Folders:
         """A trial's folder."""
         return trial_folder(self._folders, trial.point)
 
-    def remove_losers(self, again: bool = False) -> None:
-        """Delete results and checkpoints of every ended trial but the best.
+    def remove_losers(self, may_return: Callable[[TrialRecord], bool]) -> None:
+        """Delete results and checkpoints of every ended trial but the best and those that may be
+        called back."""
+        for trial in self._losers():
+            if trial.number not in self._removed and not may_return(trial):
+                self.of(trial).delete_tree("")
+                self._removed.add(trial.number)
 
-        `again` once all workers are gone: one that was stopped may have been writing still.
-        """
+    def remove_all_losers(self) -> None:
+        """The same once all workers are gone: one that was stopped may have been writing still."""
+        for trial in self._losers():
+            self.of(trial).delete_tree("")
+
+    def _losers(self) -> list[TrialRecord]:
         best = self._ledger.best(self._plan.config.metric, self._plan.rising)
         kept = [t.point for t in self._ledger.trials if t is best or not t.ended]
-        for trial in self._ledger.trials:
-            if trial.point in kept or (trial.number in self._removed and not again):
-                continue
-            self.of(trial).delete_tree("")
-            self._removed.add(trial.number)
+        return [trial for trial in self._ledger.trials if trial.point not in kept]
 
 
 def leave_best(

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ray import tune
@@ -24,7 +25,7 @@ from ray_jobs.sweep.page import render_page
 from ray_jobs.sweep.prices import Prices, known_prices
 from ray_jobs.sweep.results import PAGE, Folders, leave_best, states, summary
 from ray_jobs.sweep.roster import Ending, Pace, Roster
-from ray_jobs.sweep.scheduler import make_scheduler
+from ray_jobs.sweep.scheduler import RungScheduler, make_scheduler
 from ray_jobs.sweep.search import make_search, sample_points
 from ray_jobs.sweep.space import Point
 from ray_jobs.sweep.table import live_table
@@ -139,13 +140,19 @@ class _Sweep:
                 for line in live_table(plan, ledger, meter.cost_cents, concurrent).splitlines():
                     logger.info("%s", line)
 
-        if _trials_left(plan, ledger):
+        while True:
             roster = self._roster(book, show)
-            roster.on_end = folders.remove_losers
-            self._fit(roster, concurrent)
-        book.release_all()
+            scheduler = make_scheduler(plan.config, plan.rising, roster.record_of, ledger.trials)
+            if scheduler is not None:
+                scheduler.call_back(ledger.trials)
+            if meter.spent or not _trials_left(plan, ledger):
+                break
+            may_return = scheduler.may_return if scheduler else lambda _: False
+            roster.on_end = partial(folders.remove_losers, may_return)
+            self._fit(roster, scheduler, concurrent)
+            book.release_all()
         ledger.ended = NO_MONEY if _trials_left(plan, ledger) else ALL_ENDED
-        folders.remove_losers(again=True)
+        folders.remove_all_losers()
         trials = self.trials
         best = leave_best(plan, ledger, folders, self.output, trials.finish, trials.identity)
         meter.look()
@@ -164,13 +171,10 @@ class _Sweep:
             show=show,
         )
 
-    def _fit(self, roster: Roster, concurrent: int) -> None:
+    def _fit(self, roster: Roster, scheduler: RungScheduler | None, concurrent: int) -> None:
         """Let Ray Tune run the open trials."""
         plan, ledger, config = self.plan, self.ledger, self.plan.config
         search, space = make_search(config, plan.space, plan.rising, ledger)
-        scheduler = make_scheduler(
-            config, plan.rising, roster.record_of, [t for t in ledger.trials if t.reports]
-        )
         with board_lines() as board, _tune_environment(concurrent) as scratch:
             worst = -WORST if plan.rising else WORST
             setup = TrialSetup(self.trials.run, self._trials_store(), board, config.metric, worst)

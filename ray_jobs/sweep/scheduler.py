@@ -1,18 +1,32 @@
-"""Ray Tune's ASHA, told again what happened before a sweep was interrupted.
+"""Ray Tune's ASHA, whose verdicts are taken again as more trials come.
 
-ASHA (arXiv 1810.05934) in its stopping form: a trial that reaches a rung goes on if it is among
-the best 1/reduction_factor of those that have reached it so far, and is stopped otherwise.
+ASHA (arXiv 1810.05934): a trial that reaches a rung goes on if it is among the best
+1/reduction_factor of those that have reached it. In the paper that is asked whenever a worker is
+free. Ray Tune asks once, when the trial comes, against the few that came before it, so that what
+a sweep saves and finds hangs on the order of its trials. Here Ray Tune keeps the rungs, and
+
+- a trial is stopped, at any report, once successive halving over all that have come so far would
+  have left it at a rung that it has reached;
+- one that was stopped and would not be left in the end is called back to its checkpoint;
+- the rungs may lie closer together than the share that goes on would have them.
+
+The best of those that have come furthest is never left: one trial at least comes to its end.
+`benchmarks/RESULTS.md` has what this saves and finds.
 """
 
+import logging
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from ray_jobs.sweep.config import SweepConfig
-from ray_jobs.sweep.ledger import TrialRecord
+from ray_jobs.sweep.ledger import STOPPED, WAITING, TrialRecord
+
+logger = logging.getLogger(__name__)
 
 RecordOf = Callable[[Trial], TrialRecord]
 
@@ -25,12 +39,14 @@ class _Named:
 
 
 class RungScheduler(ASHAScheduler):
-    """ASHA whose rungs know a trial by its number in the sweep, which outlives the driver, and
-    not by the id that Ray Tune draws anew at each start."""
+    """Its rungs know a trial by its number in the sweep, which outlives the driver, and not by
+    the id that Ray Tune draws anew at each start."""
 
-    def __init__(self, record_of: RecordOf, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, record_of: RecordOf, config: SweepConfig, **options: Any) -> None:
+        super().__init__(reduction_factor=config.rung_spacing, **options)
         self._record_of = record_of
+        self._config = config
+        self._bracket = self._brackets[0]
 
     def _named(self, trial: Trial) -> _Named:
         return _Named(str(self._record_of(trial).number))
@@ -39,7 +55,11 @@ class RungScheduler(ASHAScheduler):
         super().on_trial_add(tune_controller, self._named(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        return super().on_trial_result(tune_controller, self._named(trial), result)
+        named = self._named(trial)
+        super().on_trial_result(tune_controller, named, result)  # takes its place at a rung
+        at_end = result["check"] >= self._config.checks
+        behind = not at_end and self._is_behind(named.trial_id)
+        return TrialScheduler.STOP if behind else TrialScheduler.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict) -> None:
         super().on_trial_complete(tune_controller, self._named(trial), result)
@@ -49,6 +69,36 @@ class RungScheduler(ASHAScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         super().on_trial_error(tune_controller, self._named(trial))
+
+    def _is_behind(self, name: str) -> bool:
+        """Whether successive halving over all that have come so far leaves a trial."""
+        going_on: list[str] | None = None
+        for _, recorded in reversed(self._bracket._rungs):  # from the first rung on
+            if name not in recorded:
+                return False
+            here = [each for each in recorded if going_on is None or each in going_on]
+            # More is better; of equals, the one that came first.
+            here.sort(key=lambda each: recorded[each], reverse=True)
+            going_on = here[: math.ceil(len(here) / self._config.reduction_factor)]
+            if name not in going_on:
+                return True
+        return False
+
+    def may_return(self, record: TrialRecord) -> bool:
+        """Whether a stopped trial could yet be called back: at the first rung those to come can
+        only get before it, and there are so many places in the end."""
+        if record.state != STOPPED:
+            return False
+        _, first = self._bracket._rungs[-1]
+        before = sum(value > first[str(record.number)] for value in first.values())
+        return before < math.ceil(self._config.trials / self._config.reduction_factor)
+
+    def call_back(self, records: Iterable[TrialRecord]) -> None:
+        """Let those wait that were stopped and are not behind any more."""
+        for record in records:
+            if record.state == STOPPED and not self._is_behind(str(record.number)):
+                record.state = WAITING
+                logger.info("sweep  trial %d is among the best now: called back", record.number)
 
     def replay(self, records: Iterable[TrialRecord]) -> None:
         """Fill the rungs with what these trials reported, in the order they did."""
@@ -64,33 +114,33 @@ class RungScheduler(ASHAScheduler):
 
 def make_scheduler(
     config: SweepConfig, rising: bool, record_of: RecordOf, before: Iterable[TrialRecord]
-) -> TrialScheduler:
-    """The scheduler of `config`; `before` are the trials of the sweep so far.
+) -> RungScheduler | None:
+    """The scheduler of `config`, None for none; `before` are the trials of the sweep so far.
 
     The last check is no rung: a trial that comes so far has ended, and its result is wanted.
     """
     if config.scheduler == "none":
-        return FIFOScheduler()
+        return None
     scheduler = RungScheduler(
         record_of,
+        config,
         time_attr="check",
         metric=config.metric,
         mode="max" if rising else "min",
         max_t=max(config.checks - 1, config.grace_checks),
         grace_period=config.grace_checks,
-        reduction_factor=config.reduction_factor,
         stop_last_trials=False,
     )
-    scheduler.replay(before)
+    scheduler.replay(record for record in before if record.reports)
     return scheduler
 
 
 def rungs(config: SweepConfig) -> list[int]:
-    """Checks at which a trial may be stopped for its rank."""
+    """Checks at which a trial is compared with the others."""
     if config.scheduler == "none":
         return []
     found, check = [], config.grace_checks
     while check < config.checks:
         found.append(check)
-        check *= config.reduction_factor
+        check *= config.rung_spacing
     return found

@@ -91,7 +91,7 @@ def sweep_waltz(
 def recipe(name: str) -> tuple[WaltzConfig, SweepConfig, JobOptions]:
     """The configs of a named recipe."""
     space = name if name in SPACES else "default"
-    sweep = SweepConfig(trials=12, space=space, metric="faults", checks=9)
+    sweep = SweepConfig(trials=12, space=space, metric="faults")
     return RECIPES[name](), sweep, JobOptions(output_dir="runs/waltz-sweep")
 
 

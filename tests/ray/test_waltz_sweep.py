@@ -99,7 +99,7 @@ def test_a_submitted_sweep_under_asha_outlives_a_killed_worker_and_a_bad_trial(
     run = json.loads((tmp_path / "best" / "manifest.json").read_text())["run"]
     assert run["waltzrl"]["learning_rate"] == result["best"]["learning_rate"] and run["model"]
     page = (tmp_path / "sweep.html").read_text()
-    assert "one in 2 goes on" in page and "plateau rule" not in page
+    assert "one in 2 of those" in page and "plateau rule" not in page
 
 
 def test_spent_money_leaves_the_best_so_far_and_more_of_it_goes_on_from_there(

@@ -119,10 +119,10 @@ def test_losers_are_removed_and_what_may_still_win_stays(tmp_path):
     def left() -> list[int]:
         return [r.number for r in trials if folders.of(r).exists("sae_final.pt")]
 
-    folders.remove_losers()
-    assert left() == [3, 4]
+    folders.remove_losers(lambda record: record.number == 5)
+    assert left() == [3, 4, 5]
     folders.of(trials[1]).write_bytes("sae_final.pt", b"late")  # its worker was writing still
-    folders.remove_losers()
+    folders.remove_losers(lambda record: False)
     assert left() == [2, 3, 4]
-    folders.remove_losers(again=True)
+    folders.remove_all_losers()
     assert left() == [3, 4]

@@ -18,6 +18,7 @@ CONFIG = SweepConfig(
     space="learning_rate=1e-4:1e-2 n_latents=1024,2048,3072",
     checks=18,
     grace_checks=2,
+    rung_spacing=3,
     reduction_factor=3,
 )
 

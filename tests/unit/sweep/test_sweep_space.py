@@ -81,6 +81,7 @@ def test_a_metric_that_the_job_does_not_report_is_refused():
     [
         ({"trials": 0}, "trials: must be at least 1"),
         ({"reduction_factor": 1}, "reduction_factor: must be at least 2"),
+        ({"rung_spacing": 1}, "rung_spacing: must be at least 2"),
         ({"checks": 4, "grace_checks": 5}, "grace_checks: 5 is more than checks"),
         ({"search": "grid"}, "search: 'grid' is not one of random, optuna"),
         ({"scheduler": "pbt"}, "scheduler: 'pbt' is not one of asha, none"),
