@@ -3,13 +3,14 @@
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing.spawn import spawn
 
 from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.errors import NonFiniteError
@@ -56,22 +57,23 @@ def task(folder: Path, data: Prepared, config: SAEConfig = SHORT, code: str = "a
     )
 
 
-def a_checkpoint_of(folder: Path) -> tuple[int, dict[str, Any]]:
-    """Step and state of the newest, once there is one: they are stored in the background."""
+def a_checkpoint_of(folder: Path, after: int = 0) -> tuple[int, dict[str, Any]]:
+    """Step and state of the newest, once there is one of a step later than `after`: they are
+    stored in the background."""
     store = CheckpointStore(Store.open(str(folder / "checkpoints")))
     deadline_s = time.monotonic() + 60
-    while (found := store.load_newest()) is None:
+    while (found := store.load_newest()) is None or found[0].step <= after:
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
     return found[0].step, found[1]
 
 
-def stop_at(step: int, folder: Path) -> Callable[[dict[str, Any]], None]:
+def stop_at(step: int, folder: Path, after: int = 0) -> Callable[[dict[str, Any]], None]:
     """A report that breaks the training off at a check, with a checkpoint behind it."""
 
     def report(check: dict[str, Any]) -> None:
         if check["step"] == step:
-            a_checkpoint_of(folder)
+            a_checkpoint_of(folder, after)
             raise Stopped
 
     return report
@@ -160,6 +162,38 @@ def test_the_choice_of_precision_is_made_once_for_all_ranks_and_starts(
         assert build.mixed_precision(config, torch.device("cpu")) is asked
     cpu = torch.device("cpu")
     assert build.mixed_precision(by_hardware, cpu) == has_fast_bf16(cpu)
+
+
+def one_of_two(rank: int, meeting: str, its_task: SAETask, stop: int, folder: Path) -> None:
+    """A rank of a group of two, which is broken off at a check; `stop` 0: not at all."""
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    with suppress(Stopped):
+        train_at(Place(rank, 2, torch.device("cpu"), stop_at(stop, folder)), its_task)
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_one_and_two_again_end_as_one(tmp_path: Path, data: Prepared) -> None:
+    elastic = tmp_path / "elastic"
+    its_task, steps = task(elastic, data, CONFIG), []
+    for part, stop in (("first", 75), ("last", 0)):
+        meeting = f"file://{tmp_path}/{part}"
+        spawn(one_of_two, (meeting, its_task, stop, elastic), nprocs=2)
+        steps.append(a_checkpoint_of(elastic)[0])
+        if stop:
+            with pytest.raises(Stopped):
+                train_at(place(stop_at(150, elastic, after=75)), its_task)
+            steps.append(a_checkpoint_of(elastic)[0])
+    assert 0 < steps[0] <= 75 < steps[1] <= 150 and steps[2] == 300
+    train_at(place(), task(tmp_path / "alone", data, CONFIG))
+    found, expected = (
+        Store.open(str(folder)).read_json("training_history.json")
+        for folder in (elastic, tmp_path / "alone")
+    )
+    assert found["steps"] == expected["steps"]
+    torch.testing.assert_close(
+        torch.tensor(found["losses"]), torch.tensor(expected["losses"]), rtol=0, atol=1e-5
+    )
 
 
 def test_memory_does_not_grow_with_the_steps(tmp_path: Path, data: Prepared) -> None:
