@@ -183,6 +183,17 @@ class _Restarts(UserCallback):
         self._left -= 1
 
 
+class _Trainer(TorchTrainer):
+    """Leaves Ctrl-C to Python, so that it is a KeyboardInterrupt as everywhere in a job.
+
+    Ray would end the process without a word and with exit code 1, and would do so with whatever
+    follows the training too.
+    """
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Registers none."""
+
+
 def fit(
     loop: Callable[[dict[str, Any]], None],
     task: Mapping[str, Any],
@@ -198,7 +209,7 @@ def fit(
     scratch = tempfile.mkdtemp(prefix="raylambda-train-")
     try:
         with places(options.output_dir, options.storage) as probe:
-            result = TorchTrainer(
+            result = _Trainer(
                 _Guarded(loop, probe),
                 train_loop_config={**task, "board": board},
                 scaling_config=scaling(options),
