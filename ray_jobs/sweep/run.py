@@ -14,6 +14,7 @@ from ray import tune
 
 from ray_jobs.capacity import has_gpus, node_that_fits, room_now
 from ray_jobs.errors import ConfigError
+from ray_jobs.places import places
 from ray_jobs.progress import board_lines
 from ray_jobs.run_directory import digest_of
 from ray_jobs.runtime import JobOptions
@@ -96,7 +97,10 @@ def run_sweep(plan: Plan, prepare: Prepare, options: JobOptions) -> dict[str, An
     node_that_fits(needs)  # refused before anything is prepared
     output, prices = Store.open(options.output_dir), known_prices(options.price_cents_per_hour)
     limits = {"max_cost_cents": plan.config.max_cost_cents, "by_hand": prices.by_hand}
-    with NodeMeter(output, prices.rate, **limits) as meter:
+    with (
+        places(options.output_dir, options.storage),
+        NodeMeter(output, prices.rate, **limits) as meter,
+    ):
         trials = prepare(meter.check)
         ledger = open_ledger(output, plan.identity(trials.about), plan.config.resume)
         if ledger.ended is None or (plan.config.resume and _trials_left(plan, ledger)):
