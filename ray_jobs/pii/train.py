@@ -32,6 +32,7 @@ from ray_jobs.progress import Progress, log_to_stdout
 from ray_jobs.run_directory import MANIFEST, code_identity, seal, whole_run
 from ray_jobs.sae.model import TopKSAE, load_sae
 from ray_jobs.storage import Store
+from ray_jobs.storage.probe import probed
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +129,8 @@ def main(arguments: list[str]) -> None:
         if not getattr(job, name):
             raise ConfigError(f"--{name.replace('_', '-')}", "must be given")
     log_to_stdout()
+    with probed([job.output_dir]):  # told now, not after the host model has run
+        pass
     sae = load_sae(job.sae)
     host = HostModel(job.model, job.layer, dtype=job.dtype, device=job.device)
     check_fits(sae, host, job.sae)

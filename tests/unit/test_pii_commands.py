@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data.documents import Document, write_documents
-from ray_jobs.errors import ConfigError, DataError
+from ray_jobs.errors import ConfigError, DataError, StorageError
 from ray_jobs.pii import detector as detector_module
 from ray_jobs.pii import evaluate, train
 from ray_jobs.pii.detector import SAEPIIDetector
@@ -128,6 +128,14 @@ def test_train_needs_labels_and_paths(run, tmp_path):
     with pytest.raises(DataError, match="no span"):
         train.main(train_flags(run, tmp_path / "plain.jsonl", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_train_says_at_once_where_it_cannot_write(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "HostModel", lambda *_, **__: pytest.fail("too late"))
+    write_documents(documents(0, 150), tmp_path / "own.jsonl")
+    # Not even root may make a directory there.
+    with pytest.raises(StorageError, match="cannot write /proc/run/"):
+        train.main(train_flags(run, tmp_path / "own.jsonl", Path("/proc/run")))
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
