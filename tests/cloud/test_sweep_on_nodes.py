@@ -98,11 +98,11 @@ def test_a_sweep_over_three_nodes_one_of_them_taken_away(tmp_path: Path, s3: Cep
             job.finish(600)
             note("sweep done")
         # The trial went on from what it had saved, and did not begin again.
-        resumed = re.findall(
+        begun_again = re.findall(
             rf"trial {re.escape(shown_point(lost['point']))}: .*going on from .*\(step (\d+)\)",
             job.text,
         )
-        assert [int(step) >= saved_step for step in resumed] == [True], job.text[-5000:]
+        assert begun_again and min(map(int, begun_again)) >= saved_step, job.text[-5000:]
         trials = trials_in(run)
         assert [trial["number"] for trial in trials] == list(range(1, 9))
         assert {trial["state"] for trial in trials} <= {"finished", "plateau", "stopped"}
