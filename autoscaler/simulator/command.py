@@ -158,7 +158,8 @@ def _cloud(
         for port in args.forward:
             stack.enter_context(Relay(machines.host_address, port))
         inside = f"http://{machines.host_address}:{sim.port}"
-        about = f"machines ({mode}) on {machines.bridge.network}, logs in {machines.run_dir}/log"
+        kind = "root" if mode == "root" else "user, no memory limit"
+        about = f"machines ({kind}) on {machines.bridge.network}, logs in {machines.run_dir}/log"
         if mode == "root":
             yield [inside, about]
         else:

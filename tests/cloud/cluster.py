@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cloud.laptop import BIN, REPOSITORY, Laptop
-from tests.cloud.machines import CloudProcess, wait_for
+from tests.cloud.machines import CloudProcess, process_list_watched, wait_for
 from tests.conftest import BUCKET
 from tests.storage.ceph import ACCESS_KEY, SECRET_KEY, CephServer
 
@@ -147,15 +147,16 @@ def cluster_up(folder: Path, ceph: CephServer, v2: bool, **changes: Any) -> Iter
         mounts = {"~/.aws/credentials": str(credentials)}
         yaml = laptop.write_cluster(f"e2e-v{1 + v2}", file_mounts=mounts, **changes)
         versions = [laptop.version()]
-        said = laptop.ray("up", "--yes", yaml, timeout_s=400)
-        laptop.note("ray up")
-        cloud.identities.append(laptop.home / ".raylambda" / "id_ed25519")
-        # Both sides run the same code, and the head's autoscaler is at work. Asked twice: the
-        # code may be edited meanwhile.
-        versions.append(laptop.version())
-        at_work = [f"autoscaler v{1 + v2} is at work: {version}" for version in versions]
-        assert any(words in said for words in at_work), said
-        yield Cluster(cloud, laptop, yaml, stranger_id)
+        with process_list_watched(laptop.secrets):
+            said = laptop.ray("up", "--yes", yaml, timeout_s=400)
+            laptop.note("ray up")
+            cloud.identities.append(laptop.home / ".raylambda" / "id_ed25519")
+            # Both sides run the same code, and the head's autoscaler is at work. Asked twice: the
+            # code may be edited meanwhile.
+            versions.append(laptop.version())
+            at_work = [f"autoscaler v{1 + v2} is at work: {version}" for version in versions]
+            assert any(words in said for words in at_work), said
+            yield Cluster(cloud, laptop, yaml, stranger_id)
 
 
 def result_uri(ceph: CephServer, cloud: CloudProcess, name: str) -> str:

@@ -31,6 +31,16 @@ QUICK_DEATH = {
 }
 """Ray's own settings for its head, so that a dead machine is missed after seconds."""
 
+QUICK_GATE = """
+import pathlib
+exec(pathlib.Path("~/raylambda/cluster/python/sitecustomize.py").expanduser().read_text())
+import sys
+if "autoscaler" in sys.modules:  # in Ray's monitor
+    import autoscaler.gates
+    autoscaler.gates.CUDA_WAIT_S = 0
+"""
+"""What the head's Python does at its start: a CUDA that does not start gets no second chance."""
+
 
 class Laptop:
     """`run` and `ray` run commands in the repository, as a person would."""
@@ -54,6 +64,11 @@ class Laptop:
         }
         self.environment.pop("PYTHONPATH", None)
         self._began_s = time.monotonic()
+
+    def secrets(self) -> list[str]:
+        """The API key, and the cluster's token from the moment at which there is one."""
+        token = self.home / ".ray" / "auth_token"
+        return [KEY, *([token.read_text()] if token.exists() else [])]
 
     def note(self, text: str) -> None:
         """Shows when a step was reached (pytest -s)."""
@@ -94,11 +109,15 @@ class Laptop:
         cluster = yaml.safe_load((REPOSITORY / "cluster" / "lambda.yaml").read_text())
         cluster.update(cluster_name=name, idle_timeout_minutes=0.2)
         cluster["provider"]["regions"] = ["us-east-1"]
-        exports = " ".join(f"{k}={v}" for k, v in QUICK_DEATH.items())
+        hook = self.home / "sitecustomize.py"
+        hook.write_text(QUICK_GATE)
+        settings = QUICK_DEATH | {"PYTHONPATH": "$HOME/hook:$PYTHONPATH"}
+        exports = " ".join(f"{k}={v}" for k, v in settings.items())
         cluster["head_start_ray_commands"] = [
             f"export {exports}; {c}" if "ray start" in c else c
             for c in cluster["head_start_ray_commands"]
         ]
+        cluster["file_mounts"] |= {"~/hook/sitecustomize.py": str(hook)}
         cluster["file_mounts"] |= changes.pop("file_mounts", {})
         cluster |= changes
         path = self.home / f"{name}.yaml"

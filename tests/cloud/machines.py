@@ -5,8 +5,10 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -57,17 +59,40 @@ def make_key(folder: Path) -> Path:
     return path
 
 
-def processes_with(text: str) -> list[int]:
-    """Ids of the host's processes, those of machines too, whose command line has the text."""
-    found = []
+def command_lines() -> Iterator[tuple[int, bytes]]:
+    """(id, command line) of the host's processes, those of machines too, without this one."""
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if text.encode() in command and int(folder.name) != os.getpid():
-            found.append(int(folder.name))
-    return found
+        if int(folder.name) != os.getpid():
+            with suppress(OSError):
+                yield int(folder.name), (folder / "cmdline").read_bytes()
+
+
+def processes_with(text: str) -> list[int]:
+    return [pid for pid, command in command_lines() if text.encode() in command]
+
+
+@contextmanager
+def process_list_watched(secrets: Callable[[], Sequence[str]]) -> Iterator[None]:
+    """Fails at the end if a command line of the host or of its machines showed a secret, as far
+    as ten looks a second can tell."""
+    seen: set[bytes] = set()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            texts = [secret.encode() for secret in secrets()]
+            for _, command in command_lines():
+                if any(text in command for text in texts):
+                    seen.add(command)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    assert not seen, seen
 
 
 class CloudProcess:

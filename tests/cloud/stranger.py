@@ -9,29 +9,30 @@ from tests.cloud.machines import KEY, CloudProcess
 # Tells what answers on a port: refused, not HTTP, or the HTTP status of each path.
 _PROBE = """
 import json, sys, urllib.request, urllib.error
+from concurrent.futures import ThreadPoolExecutor
 host, ports, paths = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
-found = {}
-for port in ports:
-    for path in paths:
-        job = b'{"entrypoint": "touch /tmp/stranger-was-here"}'
-        body = job if path.startswith("POST ") else None
-        request = urllib.request.Request(
-            f"http://{host}:{port}{path.removeprefix('POST ')}", body,
-            {"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=5) as reply:
-                answer = [reply.status, reply.read(300).decode(errors="replace")]
-        except urllib.error.HTTPError as error:
-            answer = [error.code, ""]
-        except Exception as error:
-            answer = [0, type(error).__name__]
-        found[f"{port} {path}"] = answer
-print(json.dumps(found))
+def ask(port, path):
+    job = b'{"entrypoint": "touch /tmp/stranger-was-here"}'
+    body = job if path.startswith("POST ") else None
+    request = urllib.request.Request(
+        f"http://{host}:{port}{path.removeprefix('POST ')}", body,
+        {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as reply:
+            return [reply.status, reply.read(300).decode(errors="replace")]
+    except urllib.error.HTTPError as error:
+        return [error.code, ""]
+    except Exception as error:
+        return [0, type(error).__name__]
+with ThreadPoolExecutor(16) as pool:
+    asked = {f"{port} {path}": pool.submit(ask, port, path) for port in ports for path in paths}
+    print(json.dumps({where: answer.result() for where, answer in asked.items()}))
 """
 
-# Every file below the given folders and every process that shows the key, as root.
+# Every file below the given folders that was written since the machine began, and every process,
+# that shows the key, as root. The host's own files, which lie below the machine's, are older.
 _SEARCH = """
-import os, sys
+import os, subprocess, sys
 key = b"".join(part.encode() for part in sys.argv[1:3])
 def has(path):
     try:
@@ -39,12 +40,10 @@ def has(path):
             return key in file.read()
     except OSError:
         return False
-for top in sys.argv[3:]:
-    for folder, _, names in os.walk(top):
-        for name in names:
-            path = os.path.join(folder, name)
-            if os.path.isfile(path) and has(path):
-                print(path)
+new = ["find", *sys.argv[3:], "-type", "f", "-cnewer", "/run/host_key", "-print0"]
+for path in subprocess.run(new, stdout=subprocess.PIPE).stdout.split(b"\\0"):
+    if has(path):
+        print(path.decode())
 for pid in filter(str.isdigit, os.listdir("/proc")):
     for name in ("cmdline", "environ"):
         if has(f"/proc/{pid}/{name}"):
@@ -75,7 +74,7 @@ def python(script: str, *arguments: str, root: bool = False) -> str:
 def places_of_the_key(cloud: CloudProcess, ip: str) -> list[str]:
     """Files and processes of a machine that hold the API key."""
     halves = (KEY[:12], KEY[12:])
-    folders = ("/home", "/tmp", "/run", "/dev/shm", "/var/tmp", "/etc")
+    folders = ("/home", "/tmp", "/run", "/dev/shm", "/var", "/etc", "/root", "/opt", "/srv", "/mnt")
     output = cloud.ssh(ip, python(_SEARCH, *halves, *folders, root=True), timeout_s=300).stdout
     return output.split()
 

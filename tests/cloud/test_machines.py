@@ -16,7 +16,13 @@ import pytest
 
 from autoscaler.gates import Gate, read_verdict
 from autoscaler.simulator.network import bridge_names
-from tests.cloud.machines import CloudProcess, processes_with, require_machines, wait_for
+from tests.cloud.machines import (
+    CloudProcess,
+    process_list_watched,
+    processes_with,
+    require_machines,
+    wait_for,
+)
 
 pytestmark = pytest.mark.cloud
 
@@ -236,6 +242,7 @@ def test_machines_without_root(tmp_path: Path, open_folder: Path) -> None:
         pytest.skip(reason)
     own = {"TMPDIR": str(open_folder)}
     with CloudProcess("user", tmp_path, prefix=as_a_user(), environment=own) as cloud:
+        assert cloud.lines[1].startswith("machines (user, no memory limit) on ")
         cloud.call("POST", "/filesystems", {"name": "corpus", "region": "us-east-1"})
         launched = [cloud.launch("gpu_1x_a10", file_system_names=["corpus"]) for _ in range(2)]
         first, second = map(cloud.active, launched)
@@ -250,6 +257,12 @@ def test_machines_without_root(tmp_path: Path, open_folder: Path) -> None:
         assert processes_with(mark)
         cloud.process.kill()
         wait_for("processes gone", lambda: not processes_with(mark), 5)
+
+
+def test_a_secret_in_a_command_line_is_seen() -> None:
+    secret = uuid.uuid4().hex
+    with pytest.raises(AssertionError, match=secret), process_list_watched(lambda: [secret]):
+        subprocess.run([sys.executable, "-c", "import time; time.sleep(0.5)", secret], check=True)
 
 
 def test_machines_that_cannot_be_are_one_line(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,16 +1,19 @@
 """Ray's own commands on `cluster/lambda.yaml` against the simulated cloud's real machines: from
-`ray up` over a job whose worker dies to `ray down` and a bill of zero."""
+`ray up` over a job whose workers are refused, unfit and die to `ray down` and a bill of zero."""
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from autoscaler.placement import Reason
 from ray_jobs.run_directory import verify
 from ray_jobs.storage import Store
 from tests.cloud import stranger
 from tests.cloud.cluster import Cluster, cluster_up, result_uri
+from tests.cloud.laptop import Laptop
 from tests.cloud.machines import KEY, require_machines, wait_for
 from tests.storage.ceph import CephServer
 
@@ -26,8 +29,43 @@ SAE_JOB = (
 STEPS = 240
 
 
+NO_CAPACITY = "instance-operations/launch/insufficient-capacity"
+BAD_DAY = (
+    {"kind": "fail_next", "endpoint": "instance_types", "failure": 503},
+    {"kind": "fail_next", "endpoint": "launch", "failure": 400, "code": NO_CAPACITY},
+    {"kind": "dead_cuda"},
+)
+"""What the head meets when it wants its first worker: an API that fails once, a type that is
+sold out, and then a machine whose CUDA does not start."""
+
+
+def check_refusals(cluster: Cluster) -> None:
+    """Each of the bad day's events is told once: on the laptop and in Ray's own log."""
+    shown = cluster.laptop.raylambda("status", "--cluster", cluster.name, "--events", "100")
+    of_laptop, _, of_head = shown.partition(f"on the head of {cluster.name}:")
+    assert "cpu_4x_general" in of_laptop and "  launched  " in of_laptop, shown
+    assert "  watching  " in of_head, shown
+    place = "type=gpu_1x_", "region=us-east-1"
+    for event, *words in (
+        ("request-retried", "/instance-types", "code=global/internal-error"),
+        ("place-closed", *place, f"code={NO_CAPACITY}"),
+        ("node-unfit", *place, 'reason="CUDA does not start: error 802"'),
+    ):
+        words += [f"  {event}  ", "next_try=20"]
+        told = [line for line in of_head.splitlines() if all(w in line for w in words)]
+        assert len(told) == 1, f"{event}: {shown}"
+    assert Reason.SUSPECT.value in of_head.partition("not tried now:")[2]
+    log = cluster.ray("exec", "cat /tmp/ray/session_latest/logs/monitor.log")
+    for words in (
+        "(global/internal-error); sent again at 20",
+        f"no capacity ({NO_CAPACITY}); next try 20",
+        "is unfit and ends: CUDA does not start: error 802; next try there 20",
+    ):
+        assert log.count(words) == 1, log
+
+
 def check_commands(cluster: Cluster, folder: Path) -> None:
-    """exec, get-head-ip, attach, rsync up and down, submit, status."""
+    """exec, get-head-ip, attach, rsync up and down, submit."""
     (head,) = cluster.nodes("head")
     assert cluster.address(head) in cluster.ray("get-head-ip")
     sent, got = folder / "sent.txt", folder / "got.txt"
@@ -40,23 +78,17 @@ def check_commands(cluster: Cluster, folder: Path) -> None:
     script.write_text("import ray\nray.init()\nprint('answer', ray.get(ray.put(42)))\n")
     assert "answer 42" in cluster.ray("submit", str(script))
     assert "typed 42" in cluster.ray("attach", typed="echo typed $((6 * 7))\nexit\n")
-    shown = cluster.laptop.raylambda("status", "--cluster", cluster.name)
-    assert "1 instance, $0.20/h" in shown and "cpu_4x_general" in shown and "launched" in shown
 
 
-def check_secrets(cluster: Cluster, worker_ip: str) -> None:
-    """The API key is on the head, in one file, and nowhere else; the token is everyone's own."""
-    (head,) = cluster.nodes("head")
-    head_ip = cluster.address(head)
-    cloud, laptop = cluster.cloud, cluster.laptop
-    assert stranger.places_of_the_key(cloud, head_ip) == ["/home/ubuntu/.raylambda/api_key"]
-    assert stranger.places_of_the_key(cloud, worker_ip) == []
-    for ip, name in (
-        (head_ip, ".raylambda/api_key"),
-        (head_ip, ".ray/auth_token"),
-        (worker_ip, ".ray/auth_token"),
-    ):
-        assert cloud.ssh(ip, f"stat -c %a ~/{name}").stdout == "600\n"
+def check_secrets(cluster: Cluster, ip: str, *holders: str) -> None:
+    """The API key is on a node in these files and in no process; the token is its owner's."""
+    assert stranger.places_of_the_key(cluster.cloud, ip) == list(holders)
+    for path in (*holders, "/home/ubuntu/.ray/auth_token"):
+        assert cluster.cloud.ssh(ip, f"stat -c %a {path}").stdout == "600\n"
+
+
+def check_laptop(laptop: Laptop) -> None:
+    """The API key is in one file of it."""
     holders = [
         path
         for path in laptop.home.rglob("*")
@@ -66,46 +98,45 @@ def check_secrets(cluster: Cluster, worker_ip: str) -> None:
     assert holders[0].stat().st_mode & 0o777 == 0o600
 
 
-def check_strangers(cluster: Cluster) -> None:
-    """A machine of the same private network, which is not of the cluster, gets nothing."""
+def check_ports(cluster: Cluster, ip: str) -> None:
+    """A machine of the private network, but not of the cluster, gets nothing of a node."""
+    cloud = cluster.cloud
+    answers = stranger.answers_to(cloud, cloud.active(cluster.stranger), ip)
+    assert len(answers) > len(stranger.PATHS), f"{ip} has no open port"
+    told = {where: a for where, a in answers.items() if a[0] == 200}
+    # Some servers answer any path with their own page; none gives what was asked for.
+    assert not [w for w, (_, body) in told.items() if "POST" in w or body.startswith(("{", "["))]
+    assert all(a[0] == 0 for where, a in answers.items() if where.startswith("8265 "))
+    assert cloud.ssh(ip, "test -e /tmp/stranger-was-here", check=False).returncode == 1
+
+
+def check_ray_refuses(cluster: Cluster, head_ip: str) -> None:
+    """Nor does it become a node, or a driver."""
     cloud = cluster.cloud
     other = cloud.active(cluster.stranger)
-    (head,) = cluster.nodes("head")
-    head_ip = cluster.address(head)
-    nodes_before = node_count(cluster)
-    for ip in (head_ip, *map(cluster.address, cluster.nodes("worker"))):
-        answers = stranger.answers_to(cloud, other, ip)
-        told = {where: a for where, a in answers.items() if a[0] == 200}
-        # Some servers answer any path with their own page; none gives what was asked for.
-        assert not [
-            w for w, (_, body) in told.items() if "POST" in w or body.startswith(("{", "["))
-        ]
-        assert all(a[0] == 0 for where, a in answers.items() if where.startswith("8265 "))
-        assert cloud.ssh(ip, "test -e /tmp/stranger-was-here", check=False).returncode == 1
     stranger.ray_refuses(cloud, other, head_ip)
-    assert node_count(cluster) == nodes_before
+    code = "import ray; ray.init(); print(*(n['NodeManagerAddress'] for n in ray.nodes()))"
+    nodes = cluster.ray("exec", f'python -c "{code}"')
+    own = cloud.ssh(other, "hostname -I").stdout.split()
+    assert own and head_ip in nodes and not set(own) & set(nodes.split()), nodes
 
 
-def node_count(cluster: Cluster) -> int:
-    """Nodes that the head's Ray counts as alive."""
-    code = "import ray; ray.init(); print('nodes', sum(n['Alive'] for n in ray.nodes()))"
-    said = cluster.ray("exec", f'python -c "{code}"')
-    found = re.search(r"^nodes (\d+)", said, re.M)
-    assert found, said
-    return int(found[1])
-
-
-def test_a_cluster_whose_worker_dies_in_training(tmp_path: Path, s3: CephServer) -> None:
+def test_a_cluster_on_a_bad_day(tmp_path: Path, s3: CephServer) -> None:
     require_machines("root")
-    with cluster_up(tmp_path, s3, v2=True) as cluster:
+    # Time to look at a worker whose job may be done meanwhile.
+    with cluster_up(tmp_path, s3, v2=True, idle_timeout_minutes=0.6) as cluster:
         note = cluster.laptop.note
-        check_commands(cluster, tmp_path)
-        note("commands")
+        for fault in BAD_DAY:
+            cluster.cloud.call("POST", "/sim/faults", fault)
         uri = result_uri(s3, cluster.cloud, "v2")
         with cluster.job(*SAE_JOB, "--output-dir", uri) as job:
+            check_commands(cluster, tmp_path)
+            note("commands")
             job.wait_for(r"train  worker 0 of 1 runs")
             (worker,) = cluster.nodes("worker")
             note(f"training on a {worker['instance_type']}")
+            check_refusals(cluster)
+            note("refusals")
             job.wait_for(r"checkpoint of step \d+ committed")
             fault = {"kind": "preempt", "instance_id": worker["id"]}
             cluster.cloud.call("POST", "/sim/faults", fault)
@@ -114,8 +145,12 @@ def test_a_cluster_whose_worker_dies_in_training(tmp_path: Path, s3: CephServer)
             note("training again")
             (second,) = cluster.nodes("worker")
             assert second["id"] != worker["id"]
-            check_secrets(cluster, cluster.address(second))
-            note("secrets")
+            ip = cluster.address(second)
+            with ThreadPoolExecutor() as pool:  # while the worker is there
+                checks = [pool.submit(c, cluster, ip) for c in (check_ports, check_secrets)]
+            for check in checks:
+                check.result()
+            note("worker's ports and secrets")
             job.finish()
             note("job done")
         summary = json.loads(re.findall(r"^\{.*\}$", job.text, re.M)[-1])
@@ -123,10 +158,16 @@ def test_a_cluster_whose_worker_dies_in_training(tmp_path: Path, s3: CephServer)
         run = Store.open(uri)
         assert verify(run) > 0
         run.fetch("sae_final.pt", tmp_path / "sae_final.pt")
+        (head,) = cluster.nodes("head")
+        head_ip = cluster.address(head)
+        check_ports(cluster, head_ip)
+        check_secrets(cluster, head_ip, "/home/ubuntu/.raylambda/api_key")
+        check_laptop(cluster.laptop)
+        note("head's ports and secrets")
+        check_ray_refuses(cluster, head_ip)
+        note("ray refuses")
         wait_for("idle worker gone", lambda: not cluster.nodes("worker"), 120)
         note("idle worker gone")
-        check_strangers(cluster)
-        note("strangers")
         cluster.down_to_nothing()
 
 
@@ -135,6 +176,8 @@ def test_the_older_autoscaler(tmp_path: Path, s3: CephServer) -> None:
     with cluster_up(tmp_path, s3, v2=False) as cluster:
         uri = result_uri(s3, cluster.cloud, "v1")
         with cluster.job(*SAE_JOB, "--max-steps", "60", "--output-dir", uri) as job:
+            check_commands(cluster, tmp_path)
+            cluster.laptop.note("commands")
             job.wait_for(r"train  worker 0 of 1 runs")
             assert len(cluster.nodes("worker")) == 1
             cluster.laptop.note("training")
