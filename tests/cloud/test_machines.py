@@ -150,7 +150,7 @@ def test_a_machine_ends_with_its_instance(cloud: CloudProcess, how: str) -> None
     ip = cloud.active(instance_id)
     mark = f"6{uuid.uuid4().int % 10**8:08d}"
     cloud.ssh(ip, f"nohup sleep {mark} > /dev/null 2>&1 &")
-    assert processes_with(mark)
+    wait_for("the process", lambda: processes_with(mark), 5)  # ssh may be back before it
     if how == "terminate":
         cloud.call("POST", "/instance-operations/terminate", {"instance_ids": [instance_id]})
     elif how == "preempt":
@@ -190,7 +190,7 @@ def test_nothing_outlives_a_killed_supervisor_and_the_next_one_sweeps(tmp_path: 
         with CloudProcess("root", folders[1], environment=temporary) as killed:
             for ip in [killed.active(killed.launch("cpu_4x_general")) for _ in range(3)]:
                 killed.ssh(ip, f"nohup sleep {mark} > /dev/null 2>&1 &")
-            assert len(processes_with(mark)) >= 3
+            wait_for("the processes", lambda: len(processes_with(mark)) >= 3, 5)
             killed.process.kill()
             wait_for("processes gone", lambda: not processes_with(mark), 5)
         left = set(bridge_names())
@@ -254,7 +254,7 @@ def test_machines_without_root(tmp_path: Path, open_folder: Path) -> None:
         assert cloud.ssh(second, f"{CU_INIT}; sudo echo may").stdout == "0\nmay\n"
         mark = f"8{uuid.uuid4().int % 10**8:08d}"
         cloud.ssh(second, f"nohup sleep {mark} > /dev/null 2>&1 &")
-        assert processes_with(mark)
+        wait_for("the process", lambda: processes_with(mark), 5)  # ssh may be back before it
         cloud.process.kill()
         wait_for("processes gone", lambda: not processes_with(mark), 5)
 
