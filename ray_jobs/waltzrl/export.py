@@ -15,6 +15,11 @@ COMPARED = "comparison"
 _NOT_COPIED = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".md")
 
 
+def agent_file(name: str) -> str:
+    """An agent's weights in one file, for `torch.load(weights_only=True)`."""
+    return f"waltzrl_{name}_stage2.pt"
+
+
 def export_agent(
     output: Store,
     name: str,
@@ -30,7 +35,7 @@ def export_agent(
     output.write_bytes(f"{name}/README.md", model_card(name, measured).encode())
     tensors = {key: value.contiguous() for key, value in weights.items()}
     content = {"format": 1, "agent": name, "state_dict": tensors}
-    output.write_stream(f"waltzrl_{name}_stage2.pt", lambda out: torch.save(content, out))
+    output.write_stream(agent_file(name), lambda out: torch.save(content, out))
 
 
 def export_folder(output: Store, name: str, base_folder: Path, weights: dict[str, Tensor]) -> None:

@@ -32,8 +32,8 @@ HARMFUL, OVERREFUSAL, BENIGN = "harmful", "overrefusal", "benign"
 SPLITS = (HARMFUL, OVERREFUSAL, BENIGN)
 """Kinds of prompts: harmful; benign but harmful in sound; plainly benign."""
 
-CONVERSATION, FEEDBACK = "conversation", "feedback"
-"""The agents' names."""
+AGENTS = CONVERSATION, FEEDBACK = "conversation", "feedback"
+"""Their names."""
 
 RESAMPLES = 1000
 REPAIR_THRESHOLD = 0.5
@@ -159,7 +159,7 @@ RATES: Mapping[str, Rate] = {
 TOKEN_MEANS: Mapping[str, tuple[str, str, str | None]] = {
     f"{what}_{agent}{'' if split is None else f'_{split}'}": (what, agent, split)
     for what in ("kl", "drift")
-    for agent in (CONVERSATION, FEEDBACK)
+    for agent in AGENTS
     for split in (None, *SPLITS)
 }
 """(field of TokenScores, agent, split) by name."""

@@ -36,6 +36,8 @@ RATES = {
     "drift_conversation": "drift per token of sampling from training, conversation",
     "drift_feedback": "drift per token of sampling from training, feedback",
 }
+STAGE_1_PAGE = "stage_1.html"
+
 COLOURS = {"conversation": "#0b6e99", "feedback": "#c2703d"}
 
 
@@ -56,7 +58,7 @@ def write_report(config: WaltzConfig, prompts: PromptSets, workers: str, output:
         note += " The world is invented: the figures say nothing about a real model's safety."
     rows = {} if alone else output.read_json("evaluation.json")
     page = render(facts, rows, histories, note)
-    output.write_bytes("stage_1.html" if alone else "report.html", page.encode())
+    output.write_bytes(STAGE_1_PAGE if alone else "report.html", page.encode())
 
 
 def render(

@@ -23,19 +23,20 @@ from ray_jobs.cli import parse_recipe, run_main
 from ray_jobs.errors import ConfigError
 from ray_jobs.preparation import cache_dir
 from ray_jobs.progress import board_lines, clock_time, log_to_stdout
-from ray_jobs.run_directory import code_identity, seal, whole_run
+from ray_jobs.run_directory import code_identity, seal, unseal, whole_run
 from ray_jobs.runtime import JobOptions, connect, fit
 from ray_jobs.storage import Store
 from ray_jobs.waltzrl.base_model import BaseModel, prepare_model
 from ray_jobs.waltzrl.config import RECIPES, WORLD, WaltzConfig
 from ray_jobs.waltzrl.dry_run import PlanOptions, plan_lines, plan_run
+from ray_jobs.waltzrl.export import COMPARED, agent_file
 from ray_jobs.waltzrl.judge_choice import open_judge
 from ray_jobs.waltzrl.ladder import fit_in_memory
 from ray_jobs.waltzrl.loop import STAGE_1_HISTORY, WaltzTask, train_loop
-from ray_jobs.waltzrl.metrics import repair_verdict
+from ray_jobs.waltzrl.metrics import AGENTS, repair_verdict
 from ray_jobs.waltzrl.model_server import open_server
 from ray_jobs.waltzrl.prompts_of_run import PromptSets, open_prompts
-from ray_jobs.waltzrl.report import write_report
+from ray_jobs.waltzrl.report import STAGE_1_PAGE, write_report
 from ray_jobs.waltzrl.resume import check_resume, checkpoint_store, warn_of_new_start
 
 logger = logging.getLogger("ray_jobs.waltzrl.train")  # also where python -m calls it __main__
@@ -120,6 +121,7 @@ def train_waltz(
     if whole_run(output, about):
         logger.info("waltz  %s is whole: nothing to do", output.uri)
         return summary(output, config.stage)
+    unseal(output)
     task = WaltzTask(
         config=config,
         model=model,
@@ -135,8 +137,21 @@ def train_waltz(
     logger.info("waltz  trained in %s", clock_time(time.monotonic() - started_s))
     workers = f"{options.num_workers}, ZeRO {config.zero_stage}, {config.dtype}"
     write_report(config, prompts, workers, output)
-    seal(output, about)
+    seal(output, about, result_names(config))
     return summary(output, config.stage)
+
+
+def result_names(config: WaltzConfig) -> list[str]:
+    """What a run of these stages leaves, for `seal`: other files in its directory are not its own,
+    or are an earlier run's."""
+    if config.stage == "1":
+        return [STAGE_1_HISTORY, STAGE_1_PAGE]
+    compared = ["stage_1_feedback", *(["single_rl"] if config.single_steps else [])]
+    return [
+        *("report.html", "evaluation.json", "verdict.json", "training_history.json"),
+        *(name for agent in AGENTS for name in (f"{agent}/", agent_file(agent))),
+        *(f"{COMPARED}/{name}/" for name in compared),
+    ]
 
 
 def _fit(task: WaltzTask, options: JobOptions) -> None:

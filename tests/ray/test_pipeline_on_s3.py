@@ -26,7 +26,6 @@ def test_results_are_on_s3_whole_and_are_not_made_twice(
     s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: Lines
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    monkeypatch.setenv("HOME", str(tmp_path))  # built texts are kept below it
     host = save_tiny_llama(tmp_path / "host")
     configs, _ = pipeline.parse([*FLAGS, "--model", str(host), "--output-dir", s3_uri])
     connect()

@@ -15,7 +15,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.errors import ConfigError, DataError, NonFiniteError
-from ray_jobs.runtime import JobOptions
 from ray_jobs.storage import Store
 from ray_jobs.waltzrl.metrics import SPLITS
 from ray_jobs.waltzrl.prompts_of_run import open_prompts
@@ -85,6 +84,8 @@ def killed(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
             os.kill(run.processes[-1], signal.SIGKILL)
 
     lines.on_line = kill_twice
+    run.folder.mkdir(exist_ok=True)
+    (run.folder / "not-mine.txt").write_text("lay here before")
     train(run.folder, base, SHORT)
     run.lines.extend(lines.lines)
     return run
@@ -99,8 +100,15 @@ def test_a_killed_worker_goes_on_bit_for_bit(killed: Killed, undisturbed: Path):
 
 def test_it_leaves_the_users_files_and_both_agents_open(killed: Killed):
     folder = killed.folder
-    names = {path.name for path in folder.iterdir()}
-    assert {"evaluation.json", "training_history.json", "manifest.json", "report.html"} <= names
+    sealed = json.loads((folder / "manifest.json").read_text())["files"]
+    assert "not-mine.txt" not in sealed and (folder / "not-mine.txt").exists()
+    pages = ("report.html", "evaluation.json", "verdict.json", "training_history.json")
+    files = [f"waltzrl_{agent}_stage2.pt" for agent in AGENTS]
+    assert set(sealed) == {*pages, *files} | {
+        str(path.relative_to(folder))
+        for part in (*AGENTS, "comparison/stage_1_feedback")
+        for path in (folder / part).iterdir()
+    }
     assert AutoTokenizer.from_pretrained(folder / "feedback").chat_template
     for agent in AGENTS:
         model = AutoModelForCausalLM.from_pretrained(folder / agent)
@@ -131,7 +139,7 @@ def test_both_agents_changed_and_the_feedback_agent_in_both_stages(undisturbed: 
 
 def test_stage_one_alone_leaves_its_numbers_and_a_page(undisturbed: Path):
     config = replace(SHORT, stage="1")
-    write_report(config, open_prompts(config), JobOptions(output_dir=str(undisturbed)))
+    write_report(config, open_prompts(config), "1, ZeRO 0, float32", Store.open(str(undisturbed)))
     assert "stage 2 is yet to come" in (undisturbed / "stage_1.html").read_text()
     found = summary(Store.open(str(undisturbed)), "1")
     assert found["steps"] == 4 and found["kl"] > 0 and found["format_rate"] is not None
