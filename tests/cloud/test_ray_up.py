@@ -124,7 +124,7 @@ def check_ray_refuses(cluster: Cluster, head_ip: str) -> None:
 def test_a_cluster_on_a_bad_day(tmp_path: Path, s3: CephServer) -> None:
     require_machines("root")
     # Time to look at a worker whose job may be done meanwhile.
-    with cluster_up(tmp_path, s3, v2=True, idle_timeout_minutes=0.6) as cluster:
+    with cluster_up(tmp_path, s3, v2=True, idle_timeout_minutes=0.4) as cluster:
         note = cluster.laptop.note
         for fault in BAD_DAY:
             cluster.cloud.call("POST", "/sim/faults", fault)

@@ -35,10 +35,11 @@ class Command:
 
     def __init__(self, flags: Sequence[str], stderr: Path) -> None:
         # A Ray of its own, whatever else runs on this machine; the mark is in all its processes.
+        # Tests that a script runs in the background ignore Ctrl-C, and what they start with them.
         self.mark, self.stderr = uuid.uuid4().hex, stderr
         with stderr.open("w") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ray_jobs.pipeline", *flags],
+                ["env", "--default-signal=INT", sys.executable, "-m", "ray_jobs.pipeline", *flags],
                 env=os.environ | {"RAY_ADDRESS": "local", MARK: self.mark},
                 stdout=subprocess.PIPE,
                 stderr=errors,
