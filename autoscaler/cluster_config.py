@@ -25,7 +25,7 @@ fields that start with an underscore, as Ray's own do there.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
 from autoscaler.books import Row
@@ -87,9 +87,6 @@ class NodeType:
     name: str
     config: NodeConfig
     resources: Mapping[str, int] = field(default_factory=dict[str, int], hash=False)
-
-    def to_section(self) -> dict[str, Any]:
-        return {"node_config": asdict(self.config), "resources": dict(self.resources)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,10 +57,11 @@ class _Look:
 
 @dataclass
 class _Watch:
-    """What one teardown has seen: when each instance that was to end was found first, and which
-    Lambda has confirmed."""
+    """What one teardown has seen: what this machine has written down, when each instance that was
+    to end was found first, and which Lambda has confirmed."""
 
     started_s: float
+    records: Records
     found: dict[str, float] = field(default_factory=dict[str, float])
     gone: set[str] = field(default_factory=set[str])
 
@@ -147,7 +148,8 @@ class ClusterEnd:
         self, cluster: str, spared: Collection[str], quiet_s: float, time_limit_s: float
     ) -> dict[str, float]:
         """When each instance that was found to be ended was found first."""
-        watch = _Watch(self._clock())
+        records = Records(cluster, self._launcher, self._journal, self._ledger, self._events)
+        watch = _Watch(self._clock(), records)
         quiet_since_s: float | None = None
         pending: Sequence[str] = ("not looked yet",)
         while True:
@@ -182,7 +184,7 @@ class ClusterEnd:
 
     def _pass(self, cluster: str, spared: Collection[str], watch: _Watch) -> tuple[str, ...]:
         """Looks, ends what lives, and says what zero still waits for."""
-        look = self._look(cluster, spared, watch.gone)
+        look = self._look(cluster, spared, watch)
         now_s = self._clock()
         for instance_id in (*look.live, *look.leaving):
             watch.found.setdefault(instance_id, now_s)
@@ -197,10 +199,9 @@ class ClusterEnd:
         waiting = [f"{id_}: ending" for id_ in (*look.live, *look.leaving) if id_ not in failed]
         return (*failed.values(), *waiting, *self.unsettled(cluster, watch.started_s))
 
-    def _look(self, cluster: str, spared: Collection[str], gone: Collection[str]) -> _Look:
+    def _look(self, cluster: str, spared: Collection[str], watch: _Watch) -> _Look:
         instances = self._client.list_instances()
-        records = Records(cluster, self._launcher, self._journal, self._ledger, self._events)
-        known = records.compare(instances)
+        known = watch.records.compare(instances)
         mine = [i for i in instances if belongs_to(i, cluster) or nonce_of(i) in known.nonces]
         listed = {instance.id for instance in mine}
         live = [
@@ -208,7 +209,7 @@ class ClusterEnd:
             for instance in sorted(mine, key=_heads_first)
             if not instance.status.is_leaving and instance.id not in known.collected
         ]
-        listed.update(gone)  # which the ledger may not have been told
+        listed.update(watch.gone)  # which the ledger may not have been told
         # What we launched and no list has shown yet, or this one left out.
         live += [id_ for id_ in known.running if id_ not in listed]
         leaving = [i.id for i in mine if i.status is Status.TERMINATING]

@@ -59,7 +59,7 @@ class Command:
         """Read the rest; the exit code, once none of its processes is left."""
         self.lines += self.process.communicate()[0].splitlines()
         code = self.process.returncode
-        deadline_s = time.monotonic() + 60
+        deadline_s = time.monotonic() + 20
         while left := self.processes():
             assert time.monotonic() < deadline_s, left
             time.sleep(0.1)

@@ -58,6 +58,24 @@ def test_ray_down_with_a_damaged_file(sim, head, laptop, tmp_path, monkeypatch, 
     assert sim.invariants.report()["requests_over_rate"] == rush_before
 
 
+def test_a_file_damaged_in_the_middle_of_ray_down(sim, laptop, tmp_path, monkeypatch):
+    make(laptop, name="head")
+    sim.advance(100.0)
+    client = laptop.cluster.session.client
+    looks, list_instances = [], client.list_instances
+
+    def left_out_from_the_second_list_on():
+        looks.append(len(looks))
+        if len(looks) == 2:
+            damage(tmp_path / "laptop")
+        return list_instances() if len(looks) == 1 else ()
+
+    monkeypatch.setattr(client, "list_instances", left_out_from_the_second_list_on)
+    sim.add_fault(FailNext(endpoint="terminate", failure=500, n=4))
+    laptop.cluster.session.cluster_end.terminate_all("demo")
+    assert alive(sim) == 0
+
+
 @pytest.mark.parametrize("what", ["damaged", "full"])
 def test_nothing_is_launched(sim, tmp_path, full_disk, what):
     folder = tmp_path / "new"
