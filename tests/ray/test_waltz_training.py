@@ -70,15 +70,19 @@ class Killed(NamedTuple):
     folder: Path
     processes: list[int]
     lines: list[str]
+    sealed: list[bool]
+    """Whether there was a manifest, each time that a checkpoint was committed."""
 
 
 @pytest.fixture(scope="module")
 def killed(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
     """Both stages on Ray, the worker killed in each of them."""
-    run = Killed(tmp_path_factory.mktemp("killed"), [], [])
+    run = Killed(tmp_path_factory.mktemp("killed"), [], [], [])
     lines = Lines()
 
     def kill_twice(line: str) -> None:
+        if "checkpoint of step" in line:
+            run.sealed.append((run.folder / "manifest.json").exists())
         if "checkpoint of step" in line and len(run.processes) < 2:
             run.processes.append(lines.workers()[0])
             os.kill(run.processes[-1], signal.SIGKILL)
@@ -86,6 +90,7 @@ def killed(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
     lines.on_line = kill_twice
     run.folder.mkdir(exist_ok=True)
     (run.folder / "not-mine.txt").write_text("lay here before")
+    (run.folder / "manifest.json").write_text('{"files": {}, "run": {"of": "another"}}')
     train(run.folder, base, SHORT)
     run.lines.extend(lines.lines)
     return run
@@ -101,6 +106,7 @@ def test_a_killed_worker_goes_on_bit_for_bit(killed: Killed, undisturbed: Path):
 def test_it_leaves_the_users_files_and_both_agents_open(killed: Killed):
     folder = killed.folder
     sealed = json.loads((folder / "manifest.json").read_text())["files"]
+    assert killed.sealed and not any(killed.sealed)
     assert "not-mine.txt" not in sealed and (folder / "not-mine.txt").exists()
     pages = ("report.html", "evaluation.json", "verdict.json", "training_history.json")
     files = [f"waltzrl_{agent}_stage2.pt" for agent in AGENTS]

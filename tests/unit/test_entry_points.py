@@ -42,6 +42,17 @@ def test_a_value_out_of_range_names_its_field(argv, message):
     assert str(caught.value).startswith(message)
 
 
+def test_no_ray_where_any_will_do_is_one_line(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+
+    def nowhere(*_, **__):
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setattr("ray.init", nowhere)
+    with pytest.raises(InputError, match="RAY_ADDRESS is 'auto', and no Ray answers there"):
+        connect()
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [
