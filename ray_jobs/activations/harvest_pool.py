@@ -127,7 +127,9 @@ class HarvestPool:
                 self._watch()
                 self._grow()
                 refs = [*self._starting, *self._working]
-                done, _ = ray.wait(refs, num_returns=1, timeout=REVIEW_INTERVAL_S)
+                ray.wait(refs, num_returns=1, timeout=REVIEW_INTERVAL_S)
+                # All that are done, not any one: quick shards would keep a new actor waiting.
+                done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
                 for ref in done:
                     yield from self._take(ref)
         finally:

@@ -39,7 +39,8 @@ def test_nodes_are_asked_for_and_those_that_join_are_used(tmp_path: Path) -> Non
             # What waits for room is the demand that an autoscaler sees.
             assert len(pool._working) == 1 and len(pool._starting) == 2
             cluster.add_node(num_cpus=3)
-            # Slow enough that the new actors have minutes to start.
+            # Slow enough that the new actors have minutes to start, and that there is always a
+            # shard that is done when the next one is asked for.
             while len(pool._working) < 4:
                 time.sleep(0.1)
                 next(records)
