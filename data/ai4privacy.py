@@ -85,12 +85,11 @@ def _parsed(value: object) -> object:
 
 def _label(item: object) -> tuple[int, int, str]:
     match item:
-        case {"start": int(start), "end": int(end), "label": str(label)}:
-            return start, end, label
-        case [int(start), int(end), str(label)]:
-            return start, end, label
-        case _:
-            raise ValueError(f"label {item!r} has no start, end and label")
+        case {"start": start, "end": end, "label": str(label)} | [start, end, str(label)]:
+            # Not isinstance: JSON's true is an int of Python's.
+            if type(start) is int and type(end) is int:
+                return start, end, label
+    raise ValueError(f"label {item!r} has no start, end and label")
 
 
 def _merged(listed: list[tuple[int, int, str]], text: str) -> list[list[object]]:

@@ -1,6 +1,5 @@
 """Build the data sets: `python -m data.build pii --seed 0 --documents 20000 --output-dir DIR`."""
 
-import argparse
 import hashlib
 import platform
 import shlex
@@ -18,7 +17,8 @@ from data.builders.texts import LANGUAGES
 from data.documents import Document, write_documents
 from data.files import join_uri
 from data.manifest import FILE_NAME, Entry, Manifest
-from ray_jobs.errors import ConfigError, InputError, JobError
+from ray_jobs.cli import OneLineParser, run_main
+from ray_jobs.errors import ConfigError, InputError
 from ray_jobs.storage import Store
 
 PII_LICENCE = "this project's own texts; names from Faker's lists (MIT)"
@@ -128,28 +128,23 @@ def _check(seed: int, documents: int, languages: Sequence[str]) -> None:
         raise ConfigError("documents", f"{documents} is too few for {many}; at least {least}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m data.build", description=__doc__)
+def main(argv: list[str]) -> None:
+    """The command line; its errors are those of `build_pii`."""
+    parser = OneLineParser(prog="python -m data.build", description=__doc__)
     parser.add_argument("data_set", choices=["pii"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--documents", type=int, default=20_000, help="over all splits")
     parser.add_argument("--languages", default=",".join(LANGUAGES))
     parser.add_argument("--output-dir", required=True)
-    flags = parser.parse_args(arguments)
+    flags = parser.parse_args(argv)
     setting = (flags.seed, flags.documents, flags.languages.split(","))
-    try:
-        found = whole_build(flags.output_dir, *setting)
-        manifest = found or build_pii(flags.output_dir, *setting)
-    except JobError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
+    found = whole_build(flags.output_dir, *setting)
+    manifest = found or build_pii(flags.output_dir, *setting)
     for entry in manifest.entries:
         sys.stdout.write(f"{entry.rows:8,}  {manifest.locate(entry.name)}\n")
     state = "whole already: used again" if found else "built"
     sys.stdout.write(f"{state}: {join_uri(flags.output_dir, FILE_NAME)}\n")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

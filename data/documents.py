@@ -150,15 +150,14 @@ def _checked_text(text: object, where: str) -> str:
 
 def _span(item: object, where: str) -> Span:
     match item:
-        case {"start": int(start), "end": int(end), "label": str(label)} if label:
-            return Span(start, end, label)
-        case [int(start), int(end), str(label)] if label:
-            return Span(start, end, label)
-        case _:
-            raise DataError(
-                f"{where}: span {json.dumps(item, default=str)} is neither "
-                f'{{"start": 0, "end": 4, "label": "PERSON"}} nor [0, 4, "PERSON"]'
-            )
+        case {"start": start, "end": end, "label": str(label)} | [start, end, str(label)] if label:
+            # Not isinstance: JSON's true is an int of Python's.
+            if type(start) is int and type(end) is int:
+                return Span(start, end, label)
+    raise DataError(
+        f"{where}: span {json.dumps(item, default=str)} is neither "
+        f'{{"start": 0, "end": 4, "label": "PERSON"}} nor [0, 4, "PERSON"]'
+    )
 
 
 def _check(spans: list[Span], text: str, where: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from safetensors.torch import save
 from torch import Tensor
 
-from ray_jobs.cli import run_main
+from ray_jobs.cli import OneLineParser, run_main
 from ray_jobs.sae.model import TopKSAE, load_sae
 from ray_jobs.storage import Store
 
@@ -69,7 +69,7 @@ FORMATS: Mapping[str, Callable[[Store, TopKSAE], None]] = {
 
 def main(argv: list[str]) -> None:
     """The command line; raises DataError for what is no SAE file."""
-    parser = argparse.ArgumentParser(prog="python -m ray_jobs.sae.convert", description=__doc__)
+    parser = OneLineParser(prog="python -m ray_jobs.sae.convert", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("sae", help="a sae_final.pt or sae_epoch_N.pt")
     parser.add_argument("--to", required=True, choices=FORMATS, help="whose format")

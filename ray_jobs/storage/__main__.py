@@ -1,26 +1,26 @@
 """`python -m ray_jobs.storage doctor URI`: exit code 0 when the place can be used, 2 if not."""
 
-import argparse
 import logging
 import sys
 
-from ray_jobs.errors import StorageError
+from ray_jobs.cli import OneLineParser
+from ray_jobs.errors import JobError
 from ray_jobs.storage.doctor import examine
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m ray_jobs.storage", description=__doc__)
+    parser = OneLineParser(prog="python -m ray_jobs.storage", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     doctor = commands.add_parser("doctor", help="tell whether a bucket or directory can be used")
     doctor.add_argument(
         "uri", help="file:///..., s3://bucket/path?endpoint_override=..., or a path"
     )
-    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.ERROR)  # retries would only blur the table
     try:
+        options = parser.parse_args(arguments)
         return 0 if examine(options.uri, _say) else 2
-    except StorageError as error:
-        sys.stderr.write(f"{error}\n")
+    except JobError as error:
+        sys.stderr.write(f"error: {error}\n")
         return error.exit_code
 
 

@@ -146,6 +146,8 @@ def test_ai4privacy_label_names(tmp_path: Path, theirs: str, ours: str) -> None:
         ('{"text": "abc", "spans": null}', "spans is NoneType", "[] for none"),
         ('{"text": "abc", "spans": [[0, 1]]}', "span [0, 1] is neither", '"label": "PERSON"'),
         ('{"text": "abc", "spans": [[0, 1, ""]]}', "is neither", '"label": "PERSON"'),
+        ('{"text": "abc", "spans": [[false, 1, "X"]]}', "[false, 1, ", '"label": "PERSON"'),
+        ('{"source_text": "a", "privacy_mask": [[0, true, "X"]]}', "[0, True, 'X'] has no", "end"),
         ('{"text": "abc", "spans": [[0, 4, "X"]]}', "X [0, 4) is outside", "not bytes"),
         ('{"text": "abc", "spans": [[-1, 2, "X"]]}', "X [-1, 2) is outside", "from 0"),
         ('{"text": "abc", "spans": [[1, 1, "X"]]}', "X [1, 1) is empty", "must be above start"),

@@ -10,6 +10,7 @@ from data import build
 from data.build import build_pii, main
 from data.files import join_uri, split_uri
 from data.manifest import Entry, Manifest
+from ray_jobs.cli import run_main
 from ray_jobs.errors import ConfigError, CorruptFileError, DataError
 
 SETTINGS = (3, 100, ("en", "it"))
@@ -134,13 +135,13 @@ def test_command_builds_reuses_and_mends(
     folder = tmp_path / "out"
     command = ["pii", "--seed", "3", "--documents", "100", "--languages", "en,it"]
     command += ["--output-dir", str(folder)]
-    assert main(command) == 0
+    main(command)
     assert f"built: {folder}/manifest.json" in capsys.readouterr().out
     before = bytes_of(folder)
-    assert main(command) == 0
+    main(command)
     assert "whole already: used again" in capsys.readouterr().out
     (folder / "pii-train.jsonl").write_text("changed")
-    assert main(command) == 0
+    main(command)
     assert "built: " in capsys.readouterr().out
     assert bytes_of(folder) == before
 
@@ -164,15 +165,31 @@ def test_settings_out_of_range_name_the_field(
     assert not (tmp_path / "out").exists()
 
 
-def test_command_exits_with_2_and_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (("--documents", "250", "--output-dir", "{file}/out"), "{file}"),
+        (("--documents", "7", "--output-dir", "{folder}"), "documents: 7 is too few"),
+        (("--documents", "many", "--output-dir", "{folder}"), "command line: argument --documents"),
+        (("--documents", "250"), "command line: the following arguments are required: --output-"),
+    ],
+)
+def test_the_command_says_a_mistake_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+    line: str,
 ) -> None:
     (tmp_path / "file").write_text("")
-    below_a_file = str(tmp_path / "file" / "out")
-    assert main(["pii", "--documents", "250", "--output-dir", below_a_file]) == 2
-    assert main(["pii", "--documents", "7", "--output-dir", str(tmp_path)]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2 and lines[1].startswith("documents: 7 is too few")
+    places = {"file": tmp_path / "file", "folder": tmp_path}
+    given = [flag.format(**places) for flag in flags]
+    monkeypatch.setattr("sys.argv", ["build", "pii", *given])
+    with pytest.raises(SystemExit) as ended:
+        run_main(main)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert said.startswith("error: ") and line.format(**places) in said
 
 
 def test_uris_are_split_and_joined_around_an_s3_query() -> None:

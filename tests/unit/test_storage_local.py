@@ -176,3 +176,6 @@ def test_the_doctor_leaves_a_directory_as_it_was(
     assert len(lines) == 16 and lines[7].startswith("ok: ")
     assert main(["doctor", str(tmp_path / "there" / "mine")]) == 2
     assert capsys.readouterr().out.splitlines()[-1].startswith("FAIL: ")
+    assert main(["doctor"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: command line: the following arguments are required: uri")
