@@ -35,6 +35,10 @@ from ray_jobs.storage.probe import Probe
 
 logger = logging.getLogger(__name__)
 
+RESIZE_INTERVAL_S = 60.0
+"""How often a training that may grow looks for room: a growth costs the steps since the newest
+checkpoint and the start of the workers."""
+
 
 @dataclass(frozen=True)
 class JobOptions:
@@ -161,6 +165,7 @@ def scaling(options: JobOptions) -> ScalingConfig:
         num_workers=low if low == high else (low, high),
         use_gpu="GPU" in needs,
         resources_per_worker=needs,
+        elastic_resize_monitor_interval_s=RESIZE_INTERVAL_S,
     )
 
 
