@@ -5,7 +5,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 SOURCES := autoscaler ray_jobs data tests benchmarks
 
-.PHONY: install demo test check bench clean
+.PHONY: install demo test test-cloud test-jobs check bench clean
 
 install: $(VENV)/.installed
 
@@ -19,8 +19,17 @@ $(VENV)/.installed: requirements.lock requirements-host.lock pyproject.toml
 demo: install
 	@$(BIN)/python -m ray_jobs.demo
 
+# Two lanes beside each other, for tests of clusters mostly wait; what the first one says is shown
+# when it has ended. No test of the first starts a Ray on this machine: Rays would meet.
 test: install
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory -j2 test-cloud test-jobs
+
+test-cloud: install
+	@said=$$(mktemp); $(BIN)/python -m pytest tests/cloud tests/unit >$$said 2>&1; status=$$?; \
+	    cat $$said; rm $$said; exit $$status
+
+test-jobs: install
+	$(BIN)/python -m pytest tests --ignore tests/cloud --ignore tests/unit
 
 check: install
 	$(BIN)/ruff check $(SOURCES)
