@@ -1,22 +1,29 @@
 """From a demand to a node that has joined, step by step, on the simulated cloud's real machines.
 
-    python -m benchmarks.node_start [--nodes 3]
+    python -m benchmarks.node_start [--nodes 3] [--full-setup]
 
 `ray up cluster/lambda.yaml`, then a program asks Ray for one more node at a time. All clocks
 are this host's. Boots are what the simulator is told to take, not Lambda's, which take
-minutes; machines have the environment ready, as an image of one's own would.
+minutes; machines have the environment ready, as an image of one's own would. With
+`--full-setup` nothing is ready, and everything comes from PyPI through a tunnel.
 Needs root, and what the tests of tests/cloud need.
 """
 
 import argparse
 import json
+import os
 import re
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from autoscaler.simulator.network import ip_command
+from autoscaler.simulator.supervision import mark_of
+from benchmarks.tunnel import tunnelling
 from tests.cloud.laptop import Laptop
 from tests.cloud.machines import CloudProcess
 
@@ -40,18 +47,42 @@ for wanted in range(1, int(sys.argv[1]) + 1):
 """
 
 
-def measure(folder: Path, nodes: int) -> list[dict[str, float]]:
+NOT_READY = "/usr/bin:/bin"
+"""The PATH of a machine on which only the system's own Python is found."""
+CERTIFICATES = "SSL_CERT_FILE"
+"""Where this host reaches PyPI by way of an authority of its own, so must the machines."""
+
+
+@contextmanager
+def full_setup(cloud: CloudProcess) -> Iterator[str]:
+    """The setup command of a machine that has nothing but a way to PyPI."""
+    bridges = json.loads(ip_command("-j", "-4", "addr", "show", "type", "bridge"))
+    mark = mark_of(cloud.process.pid)
+    own = next(bridge for bridge in bridges if bridge.get("ifalias", "").endswith(mark))
+    with tunnelling(own["addr_info"][0]["local"]) as proxy:
+        exports = {"PATH": NOT_READY, "HTTPS_PROXY": proxy}
+        if CERTIFICATES in os.environ:
+            exports[CERTIFICATES] = os.environ[CERTIFICATES]
+        words = " ".join(f"{name}={value}" for name, value in exports.items())
+        yield f"{words} bash ~/raylambda/cluster/setup_node.sh"
+
+
+def measure(folder: Path, nodes: int, full: bool) -> list[dict[str, float]]:
     """Seconds of each of STEPS, one row a node."""
     boot = {"boot_s": {size: [BOOT_S, BOOT_S] for size in ("cpu", "single", "multi")}}
     flags = ("--run-dir", str(folder / "run"), "--memory-gib", "5")
-    with CloudProcess("root", folder, *flags, settings=boot) as cloud:
+    with ExitStack() as stack:
+        cloud = stack.enter_context(CloudProcess("root", folder, *flags, settings=boot))
         laptop = Laptop(folder / "home", f"{cloud.url}/api/v1", {})
-        yaml = laptop.write_cluster("node-start", idle_timeout_minutes=5)
-        laptop.ray("up", "--yes", yaml, timeout_s=400)
+        changes: dict[str, Any] = {"idle_timeout_minutes": 5}
+        if full:
+            changes["setup_commands"] = [stack.enter_context(full_setup(cloud))]
+        yaml = laptop.write_cluster("node-start", **changes)
+        laptop.ray("up", "--yes", yaml, timeout_s=900)
         cloud.identities.append(laptop.home / ".raylambda" / "id_ed25519")
         program = folder / "demand.py"
         program.write_text(PROGRAM)
-        said = laptop.ray("submit", yaml, str(program), str(nodes), timeout_s=600)
+        said = laptop.ray("submit", yaml, str(program), str(nodes), timeout_s=1800)
         rows = cloud.call("GET", "/sim/ledger")["rows"]
         joined = [json.loads(found) for found in re.findall(r"^joined (.*)$", said, re.M)]
         assert len(joined) == nodes, said
@@ -80,9 +111,10 @@ def split(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, default=3)
-    nodes = parser.parse_args().nodes
+    parser.add_argument("--full-setup", action="store_true", help="machines have nothing ready")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="node-start-") as folder:
-        rows = measure(Path(folder), nodes)
+        rows = measure(Path(folder), options.nodes, options.full_setup)
     sys.stdout.write("| step | seconds (median) | each |\n|---|---|---|\n")
     for step in STEPS:
         found = [row[step] for row in rows]
