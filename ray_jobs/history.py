@@ -11,6 +11,15 @@ from typing import Any
 CURVES = ("steps", "losses", "fvu", "dead_share", "learning_rates", "times")
 
 
+def goes_on_with(taken_by: list[str], code_sha256: str) -> bool:
+    """Add to the digests of the sources that took the steps so far those that take the next;
+    whether they are others than took the last."""
+    changes = bool(taken_by) and taken_by[-1] != code_sha256
+    if changes or not taken_by:
+        taken_by.append(code_sha256)
+    return changes
+
+
 @dataclass
 class TrainingHistory:
     """The curves of a run, the checks on held-out data, and how it ended."""
@@ -64,13 +73,6 @@ class TrainingHistory:
             "planned_steps": self.planned_steps,
             "steps_saved_share": 1 - step / self.planned_steps,
         }
-
-    def goes_on_with(self, code_sha256: str) -> bool:
-        """Say which sources take the next steps; whether they are others than took the last."""
-        changes = bool(self.code_sha256) and self.code_sha256[-1] != code_sha256
-        if changes or not self.code_sha256:
-            self.code_sha256.append(code_sha256)
-        return changes
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; `TrainingHistory(**d)` brings it back."""

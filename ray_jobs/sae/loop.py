@@ -23,7 +23,7 @@ from ray_jobs.activations.stream import ActivationStream
 from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.collectives import from_rank_zero
 from ray_jobs.errors import NonFiniteError
-from ray_jobs.history import TrainingHistory
+from ray_jobs.history import TrainingHistory, goes_on_with
 from ray_jobs.progress import Progress
 from ray_jobs.runtime import Place, place_in_group
 from ray_jobs.sae.build import build_sae, mixed_precision
@@ -201,7 +201,8 @@ class Worker:
 
     def train(self) -> None:
         """All steps that are left, until the plan ends or the plateau rule says so."""
-        if self.history.goes_on_with(self.task.identity["code_sha256"]) and self.rank == 0:
+        changed = goes_on_with(self.history.code_sha256, self.task.identity["code_sha256"])
+        if changed and self.rank == 0:
             logger.warning("sae    going on with other code than took the steps before")
         total, per_epoch = self.history.planned_steps, self.stream.steps_per_epoch
         progress = Progress(total, "steps", self.task.price_cents_per_hour, done_before=self.step)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ray_jobs.errors import DataError
+from ray_jobs.history import goes_on_with
 from ray_jobs.runtime import Place, place_in_group
 from ray_jobs.storage import Store
 from ray_jobs.waltzrl.base_model import BaseModel, load_model, load_tokenizer, model_folder
@@ -17,6 +18,7 @@ from ray_jobs.waltzrl.config import SINGLE, WaltzConfig
 from ray_jobs.waltzrl.dialogue import Sampler
 from ray_jobs.waltzrl.evaluation import TITLES, Evaluation, verdict
 from ray_jobs.waltzrl.export import COMPARED, export_agent, export_folder
+from ray_jobs.waltzrl.history import HISTORY, STAGE_1_HISTORY
 from ray_jobs.waltzrl.judge_choice import open_judge
 from ray_jobs.waltzrl.learner import Learner, LossSettings
 from ray_jobs.waltzrl.metrics import (
@@ -39,8 +41,6 @@ NO_FEEDBACK_PARSES = (
     "not one feedback is the JSON object that it must be, so no answer is mended: start from a "
     "model that follows instructions, or give more max_feedback_tokens"
 )
-STAGE_1_HISTORY = "stage_1_history.json"
-"""Of stage 1 alone: what stage 2 left stays as it is."""
 VALIDATION, TEST = 1001, 1002
 """Stand where a stage's number does in the seeds of samples, so that none is drawn twice."""
 
@@ -212,6 +212,9 @@ class Run:
         for entry in stage.history.checks:
             report(entry["step"], {name: entry[name] for name in entry if name != "step"})
         if not stage.history.stopped:
+            changed = goes_on_with(stage.history.code_sha256, self.task.identity["code_sha256"])
+            if changed and self.place.rank == 0:
+                logger.warning("waltz  going on with other code than took the steps before")
             stage.train(agents, self._saving, check, self.task.price_cents_per_hour)
 
     def _evaluation(self, prompts: tuple[Prompt, ...]) -> Evaluation:
@@ -255,7 +258,7 @@ class Run:
             export_folder(self.task.output, f"{COMPARED}/{name}", self.folder, tensors)
         self.task.output.write_json("evaluation.json", rows)
         self.task.output.write_json("verdict.json", repair_verdict(rows["waltzrl"]))
-        self.task.output.write_json("training_history.json", self.histories)
+        self.task.output.write_json(HISTORY, self.histories)
 
     def _learner(self, policy: Policy, reference: Reference) -> Learner:
         return Learner(policy, reference, self.settings, self.tokenizer.pad_token_id)

@@ -12,7 +12,7 @@ from ray_jobs.report import STYLE, shown, table
 from ray_jobs.storage import Store
 from ray_jobs.waltzrl.config import WORLD, WaltzConfig
 from ray_jobs.waltzrl.evaluation import TITLES
-from ray_jobs.waltzrl.loop import STAGE_1_HISTORY
+from ray_jobs.waltzrl.history import HISTORY, STAGE_1_HISTORY
 from ray_jobs.waltzrl.metrics import repair_line
 from ray_jobs.waltzrl.prompts_of_run import PromptSets
 
@@ -44,7 +44,7 @@ COLOURS = {"conversation": "#0b6e99", "feedback": "#c2703d"}
 def write_report(config: WaltzConfig, prompts: PromptSets, workers: str, output: Store) -> None:
     """`report.html` over the results in the output; of stage 1 alone `stage_1.html`."""
     alone = config.stage == "1"
-    histories = output.read_json(STAGE_1_HISTORY if alone else "training_history.json")
+    histories = output.read_json(STAGE_1_HISTORY if alone else HISTORY)
     steps = ", ".join(f"{name}: {each['stopped']['step']}" for name, each in histories.items())
     facts = {
         "model": config.model,

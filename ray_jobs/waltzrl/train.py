@@ -30,9 +30,10 @@ from ray_jobs.waltzrl.base_model import BaseModel, prepare_model
 from ray_jobs.waltzrl.config import RECIPES, WORLD, WaltzConfig
 from ray_jobs.waltzrl.dry_run import PlanOptions, plan_lines, plan_run
 from ray_jobs.waltzrl.export import COMPARED, agent_file
+from ray_jobs.waltzrl.history import HISTORY, STAGE_1_HISTORY, trained_by
 from ray_jobs.waltzrl.judge_choice import open_judge
 from ray_jobs.waltzrl.ladder import fit_in_memory
-from ray_jobs.waltzrl.loop import STAGE_1_HISTORY, WaltzTask, train_loop
+from ray_jobs.waltzrl.loop import WaltzTask, train_loop
 from ray_jobs.waltzrl.metrics import AGENTS, repair_verdict
 from ray_jobs.waltzrl.model_server import open_server
 from ray_jobs.waltzrl.prompts_of_run import PromptSets, open_prompts
@@ -137,7 +138,8 @@ def train_waltz(
     logger.info("waltz  trained in %s", clock_time(time.monotonic() - started_s))
     workers = f"{options.num_workers}, ZeRO {config.zero_stage}, {config.dtype}"
     write_report(config, prompts, workers, output)
-    seal(output, about, result_names(config))
+    histories = output.read_json(STAGE_1_HISTORY if config.stage == "1" else HISTORY)
+    seal(output, {**about, "trained_by": trained_by(histories)}, result_names(config))
     return summary(output, config.stage)
 
 
@@ -148,7 +150,7 @@ def result_names(config: WaltzConfig) -> list[str]:
         return [STAGE_1_HISTORY, STAGE_1_PAGE]
     compared = ["stage_1_feedback", *(["single_rl"] if config.single_steps else [])]
     return [
-        *("report.html", "evaluation.json", "verdict.json", "training_history.json"),
+        *("report.html", "evaluation.json", "verdict.json", HISTORY),
         *(name for agent in AGENTS for name in (f"{agent}/", agent_file(agent))),
         *(f"{COMPARED}/{name}/" for name in compared),
     ]
@@ -205,7 +207,7 @@ def summary(output: Store, stage: str) -> dict[str, Any]:
     if stage == "1":
         return _stage_1_summary(output.read_json(STAGE_1_HISTORY)["stage_1"])
     measured = output.read_json("evaluation.json")["waltzrl"]
-    curves = output.read_json("training_history.json")["stage_2"]["curves"]
+    curves = output.read_json(HISTORY)["stage_2"]["curves"]
     names = ("asr", "orr", "asr_c0", "orr_c0", "ftr", "dir_repair", "label_balanced")
     return {
         **{name: measured[name]["value"] for name in names},

@@ -15,7 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.errors import ConfigError, DataError, NonFiniteError
+from ray_jobs.run_directory import code_identity
 from ray_jobs.storage import Store
+from ray_jobs.waltzrl.history import trained_by
 from ray_jobs.waltzrl.metrics import SPLITS
 from ray_jobs.waltzrl.prompts_of_run import open_prompts
 from ray_jobs.waltzrl.train import summary, write_report
@@ -62,7 +64,7 @@ def undisturbed(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stage 1 and stage 2, each by itself, without Ray."""
     folder = tmp_path_factory.mktemp("undisturbed")
     for stage in ("1", "2"):
-        run_alone(replace(SHORT, stage=stage), model_in(base), folder)
+        run_alone(replace(SHORT, stage=stage), model_in(base), folder, f"code of {stage}")
     return folder
 
 
@@ -106,7 +108,9 @@ def test_a_killed_worker_goes_on_bit_for_bit(killed: Killed, undisturbed: Path):
 
 def test_it_leaves_the_users_files_and_both_agents_open(killed: Killed):
     folder = killed.folder
-    sealed = json.loads((folder / "manifest.json").read_text())["files"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["run"]["trained_by"] == [code_identity()["code_sha256"]]
+    sealed = manifest["files"]
     assert killed.sealed and not any(killed.sealed)
     assert "not-mine.txt" not in sealed and (folder / "not-mine.txt").exists()
     pages = ("report.html", "evaluation.json", "verdict.json", "training_history.json")
@@ -136,6 +140,7 @@ def test_a_whole_run_is_not_repeated(base: Path, killed: Killed, lines: Lines):
 def test_both_agents_changed_and_the_feedback_agent_in_both_stages(undisturbed: Path):
     history = json.loads((undisturbed / "training_history.json").read_text())
     assert [history[s]["stopped"]["step"] for s in ("stage_1", "stage_2")] == [4, 6]
+    assert trained_by(history) == ["code of 1", "code of 2"]
     # Held to where the stage started: at its first step an agent is its own reference.
     for stage, agent in [("stage_1", "feedback")] + [("stage_2", agent) for agent in AGENTS]:
         kl = history[stage]["curves"][f"kl_{agent}"]

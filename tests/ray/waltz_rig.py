@@ -32,8 +32,8 @@ SHORT = replace(
 AGENTS = ("conversation", "feedback")
 
 
-def task_of(config: WaltzConfig, model: BaseModel, folder: Path) -> WaltzTask:
-    """A run with everything in `folder`."""
+def task_of(config: WaltzConfig, model: BaseModel, folder: Path, code: str) -> WaltzTask:
+    """A run with everything in `folder`, of sources with this digest."""
     store = Store.open(str(folder))
     return WaltzTask(
         config=config,
@@ -43,15 +43,19 @@ def task_of(config: WaltzConfig, model: BaseModel, folder: Path) -> WaltzTask:
         output=store,
         cache_dir=folder / "cache",
         price_cents_per_hour=None,
-        identity={},
+        identity={"code_sha256": code},
     )
 
 
-def run_alone(config: WaltzConfig, model: BaseModel, folder: Path) -> list[dict[str, Any]]:
+def run_alone(
+    config: WaltzConfig, model: BaseModel, folder: Path, code: str = "a"
+) -> list[dict[str, Any]]:
     """The loop without Ray, on one thread as a worker of one CPU; what it reported."""
     torch.set_num_threads(1)
     reported: list[dict[str, Any]] = []
-    Run(task_of(config, model, folder), Place(0, 1, torch.device("cpu"), reported.append)).go()
+    Run(
+        task_of(config, model, folder, code), Place(0, 1, torch.device("cpu"), reported.append)
+    ).go()
     return reported
 
 
