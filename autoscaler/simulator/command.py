@@ -58,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory-gib", type=float, default=6.0, help="most memory of a machine (with root)"
     )
+    parser.add_argument(
+        "--disk-gib", type=float, default=4.0, help="most files of a machine, in its memory"
+    )
     parser.add_argument("--run-dir", type=Path, help="for the machines' logs and file systems")
     parser.add_argument(
         "--check", action="store_true", help="only say whether machines can be made here"
@@ -152,6 +155,7 @@ def _cloud(
                 port=args.port,
                 listener=listener,
                 memory_limit_bytes=int(args.memory_gib * 2**30),
+                disk_bytes=int(args.disk_gib * 2**30),
                 run_dir=args.run_dir,
             )
         )

@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 _SCRIPT = Path(__file__).with_name("machine.sh")
 _RUN_PREFIX = "raylambda-sim-"
 _OWNER_FILE = "supervisor"
-_DISK_BYTES = 4 * 2**30
 _START_TIMEOUT_S = 30.0
 
 
@@ -52,9 +51,10 @@ class Namespaces:
 
     With mode `root` the caller is root of this host, with `user` of a user namespace that has
     a network of its own; machines then have no memory limit. A machine has the memory of its
-    instance type, or `memory_limit_bytes` where that is less. `on_down` is called with the id
-    of a machine that ended by itself. Without a `run_dir` one is made below TMPDIR, and
-    removed at the end; the machines' output is in its `log`.
+    instance type, or `memory_limit_bytes` where that is less, and `disk_bytes` of it for the
+    files in each of its folders. `on_down` is called with the id of a machine that ended by
+    itself. Without a `run_dir` one is made below TMPDIR, and removed at the end; the machines'
+    output is in its `log`.
     """
 
     def __init__(
@@ -62,11 +62,12 @@ class Namespaces:
         mode: Literal["root", "user"] = "root",
         *,
         memory_limit_bytes: int = 6 * 2**30,
+        disk_bytes: int = 4 * 2**30,
         run_dir: Path | None = None,
         on_down: Callable[[str], None] = lambda instance_id: None,
     ) -> None:
         self._mode = mode
-        self._memory_limit_bytes = memory_limit_bytes
+        self._memory_limit_bytes, self._disk_bytes = memory_limit_bytes, disk_bytes
         self._given_run_dir = run_dir
         self.on_down = on_down
         self._machines: dict[str, _Machine] = {}
@@ -171,7 +172,7 @@ class Namespaces:
             "GATEWAY": self.bridge.gateway,
             "USER_ID": str(USER_ID),
             "SHM_BYTES": str(memory_bytes // 2),
-            "DISK_BYTES": str(_DISK_BYTES),
+            "DISK_BYTES": str(self._disk_bytes),
         }
         with (self.run_dir / "log" / f"{hostname}.log").open("ab") as output:
             machine.process = subprocess.Popen(

@@ -24,6 +24,7 @@ def cloud_of_machines(
     port: int = 0,
     listener: socket.socket | None = None,
     memory_limit_bytes: int = 6 * 2**30,
+    disk_bytes: int = 4 * 2**30,
     run_dir: Path | None = None,
 ) -> Iterator[tuple[SimulatedCloud, Namespaces]]:
     """Serves on `host` and, at the same port, on the address at which machines reach this host.
@@ -31,7 +32,9 @@ def cloud_of_machines(
     A machine that shuts itself down becomes an instance that does, and goes on billing. All
     machines end with the block. OSError when the network or the port cannot be had.
     """
-    with Namespaces(mode, memory_limit_bytes=memory_limit_bytes, run_dir=run_dir) as machines:
+    with Namespaces(
+        mode, memory_limit_bytes=memory_limit_bytes, disk_bytes=disk_bytes, run_dir=run_dir
+    ) as machines:
         sim = SimulatedCloud(
             config,
             clock=clock or ScaledClock(),
