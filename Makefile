@@ -48,12 +48,15 @@ bench: install $(PEERS)/.installed
 	$(PEERS)/bin/python -m benchmarks.waltz_step
 	$(BIN)/python -m benchmarks.waltz_stall
 	$(BIN)/python -m benchmarks.waltz_memory
+	$(BIN)/python -m benchmarks.waltz_memory --stages 1,2,3 --dtypes bfloat16
+	$(BIN)/python -m benchmarks.waltz_elastic
 	$(BIN)/python -m benchmarks.waltz_demo
 	$(BIN)/python -m ray_jobs.demo
 	$(BIN)/python -m benchmarks.pii_scores --run-dir runs/demo
 	$(BIN)/python benchmarks/pii_latency.py --run-dir runs/demo
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.node_start
+	$(BIN)/python -m benchmarks.node_start --full-setup --nodes 2
 	$(BIN)/python -m benchmarks.node_demand
 	$(BIN)/python -m benchmarks.provider_faults
 	$(BIN)/python -m benchmarks.provider_schedules --count 10000
