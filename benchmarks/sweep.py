@@ -215,7 +215,9 @@ def main() -> None:
         results.append(one_seed(folder, prepared, seed, given.trials))
         print(f"seed {seed}: {time.monotonic() - start_s:.0f} s", results[-1]["states"], flush=True)
     print("\n" + table(results) + "\n", flush=True)
-    print("\n".join(overhead(folder, prepared)) + "\n", flush=True)
+    # Never gone on with: what was whole already would take no time.
+    with tempfile.TemporaryDirectory(prefix="raylambda-overhead-") as scratch:
+        print("\n".join(overhead(Path(scratch), prepared)) + "\n", flush=True)
     curves = [[Curve.of(trial) for trial in r["full"]] for r in results]
     print(compare(curves), flush=True)
     ray.shutdown()
