@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 
-from ray_jobs.errors import JobError
+from ray_jobs.errors import JobError, StorageError
 from ray_jobs.sweep.cost import NodeMeter
 from ray_jobs.sweep.ledger import (
     FAILED,
@@ -22,7 +22,7 @@ from ray_jobs.sweep.ledger import (
 )
 from ray_jobs.sweep.search import POINT
 from ray_jobs.sweep.space import shown_point
-from ray_jobs.sweep.trial import FAILURE
+from ray_jobs.sweep.trial import ELSEWHERE, FAILURE
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Roster(Callback):
         self._records: dict[str, TrialRecord] = {}
         self._failures: dict[int, str] = {}
         self.problem: JobError | None = None
-        """Why the book can not be kept; the sweep ends for it."""
+        """Why the book can not be kept, or trials can not; the sweep ends for it."""
 
     def record_of(self, trial: Trial) -> TrialRecord:
         """The trial's record; a new one for a point that the search has just made."""
@@ -76,6 +76,10 @@ class Roster(Callback):
 
     def on_trial_result(self, trial: Trial, result: dict[str, Any], **info: Any) -> None:
         record = self.record_of(trial)
+        if ELSEWHERE in result:
+            self._book.end(record, WAITING)
+            self.problem = self.problem or StorageError(result[ELSEWHERE])
+            return
         if FAILURE in result:
             self._failures[record.number] = result[FAILURE]
             return

@@ -19,6 +19,7 @@ from ray_jobs.progress import board_lines
 from ray_jobs.run_directory import digest_of
 from ray_jobs.runtime import JobOptions
 from ray_jobs.storage import Store
+from ray_jobs.storage.probe import Probe
 from ray_jobs.sweep.cost import NodeMeter
 from ray_jobs.sweep.job import FinishTrial, Plan, RunTrial
 from ray_jobs.sweep.ledger import Book, Ledger, TrialRecord, open_ledger
@@ -91,6 +92,7 @@ def run_sweep(plan: Plan, prepare: Prepare, options: JobOptions) -> dict[str, An
             money without the price of a node.
         RefusedError: no node, standing or startable, has room for a trial; the money was spent
             before a trial could run.
+        StorageError: a place cannot be written, or a trial's node does not share it.
         JobError: no trial has a result.
     """
     needs = trial_needs(options)
@@ -98,13 +100,13 @@ def run_sweep(plan: Plan, prepare: Prepare, options: JobOptions) -> dict[str, An
     output, prices = Store.open(options.output_dir), known_prices(options.price_cents_per_hour)
     limits = {"max_cost_cents": plan.config.max_cost_cents, "by_hand": prices.by_hand}
     with (
-        places(options.output_dir, options.storage),
+        places(options.output_dir, options.storage) as probe,
         NodeMeter(output, prices.rate, **limits) as meter,
     ):
         trials = prepare(meter.check)
         ledger = open_ledger(output, plan.identity(trials.about), plan.config.resume)
         if ledger.ended is None or (plan.config.resume and _trials_left(plan, ledger)):
-            _Sweep(plan, trials, options, needs, prices, meter, ledger, output).run()
+            _Sweep(plan, trials, options, needs, prices, meter, ledger, output, probe).run()
         else:
             logger.info("sweep  %s has ended (%s): nothing to do", output.uri, ledger.ended)
     best = ledger.best(plan.config.metric, plan.rising)
@@ -124,6 +126,7 @@ class _Sweep:
     meter: NodeMeter
     ledger: Ledger
     output: Store
+    probe: Probe
 
     def run(self) -> None:
         plan, ledger, meter = self.plan, self.ledger, self.meter
@@ -181,7 +184,8 @@ class _Sweep:
         search, space = make_search(config, plan.space, plan.rising, ledger)
         with board_lines() as board, _tune_environment(concurrent) as scratch:
             worst = -WORST if plan.rising else WORST
-            setup = TrialSetup(self.trials.run, self._trials_store(), board, config.metric, worst)
+            folders = self._trials_store()
+            setup = TrialSetup(self.trials.run, folders, self.probe, board, config.metric, worst)
             trainable = tune.with_parameters(run_trial, setup=setup)
             tuner = tune.Tuner(
                 tune.with_resources(trainable, dict(self.needs)),

@@ -11,17 +11,20 @@ from typing import Any
 import ray
 from ray import tune
 
-from ray_jobs.errors import JobError
+from ray_jobs.errors import JobError, StorageError
 from ray_jobs.progress import BoardHandler, log_lines_to
 from ray_jobs.run_directory import digest_of
 from ray_jobs.saving import GOING_ON
 from ray_jobs.storage import Store
+from ray_jobs.storage.probe import Probe
 from ray_jobs.sweep.job import RunTrial
 from ray_jobs.sweep.search import POINT
 from ray_jobs.sweep.space import Point, shown_point
 
 FAILURE = "failure"
 """In a report: why the trial can not go on, which no repetition mends."""
+ELSEWHERE = "elsewhere"
+"""In a report: why what a trial leaves on this node would be lost; no trial may run here."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class TrialSetup:
 
     run: RunTrial
     folders: Store
+    probe: Probe
     board: ray.actor.ActorHandle
     metric: str
     worst: float
@@ -44,10 +48,16 @@ def trial_folder(folders: Store, point: Point) -> Store:
 def run_trial(config: dict[str, Any], setup: TrialSetup) -> None:
     """Ray Tune's trainable; `config[POINT]` is the trial's point.
 
-    A JobError (a NaN, a damaged store) ends this trial, not the sweep. Anything else is raised,
-    and Ray Tune starts the trial anew as often as it may.
+    A JobError (a NaN, a damaged store) ends this trial, not the sweep, unless it is that the
+    sweep's places are not here. Anything else is raised, and Ray Tune starts the trial anew as
+    often as it may.
     """
     point = config[POINT]
+    try:
+        setup.probe.check(ray.util.get_node_ip_address())
+    except StorageError as error:
+        tune.report({"check": 0, setup.metric: setup.worst, ELSEWHERE: str(error)})
+        return
     handler = BoardHandler(setup.board)
     handler.setFormatter(logging.Formatter(f"sweep  trial {shown_point(point)}: %(message)s"))
     handler.addFilter(lambda line: line.levelno >= logging.WARNING or line.msg == GOING_ON)

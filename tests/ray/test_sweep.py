@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import ray
 from ray.tune.search.optuna import OptunaSearch
 
 from ray_jobs.dataset import DataConfig
-from ray_jobs.errors import JobError, RefusedError
+from ray_jobs.errors import JobError, RefusedError, StorageError
 from ray_jobs.preparation import Prepared
 from ray_jobs.run_directory import verify
 from ray_jobs.runtime import JobOptions
@@ -26,6 +27,7 @@ from ray_jobs.sae.config import SAEConfig
 from ray_jobs.sae.sweep import job_spec, sweep_sae
 from ray_jobs.sae.train import prepare_for
 from ray_jobs.storage import Store
+from ray_jobs.storage.probe import Probe
 from ray_jobs.sweep import cost
 from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.job import make_plan
@@ -84,6 +86,25 @@ def test_a_trial_that_fails_ends_alone_and_only_the_best_is_kept(calm: Path):
     assert "<svg" in (calm / "sweep.html").read_text()
     kept = list((calm / "trials").glob("*/*"))
     assert len(kept) == 1 and list(kept[0].glob("checkpoints/*/COMMITTED.json"))
+
+
+def test_a_node_that_does_not_share_the_places_ends_the_sweep_in_one_line(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    @contextmanager
+    def elsewhere(*_: object) -> Iterator[Probe]:
+        yield Probe("probe", (Store.open(str(tmp_path)),))  # a file that is not there
+
+    config, base = replace(SWEEP, trials=2, scheduler="none"), replace(CONFIG, epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("ray_jobs.sweep.run.places", elsewhere)
+        with pytest.raises(StorageError, match="is not the same place on node"):
+            sweep(tmp_path, data, config, base)
+    assert not list(tmp_path.glob("trials/*/*"))
+    assert not any(trial["reports"] for trial in ledger_of(tmp_path)["trials"])
+    # No trial is lost by it.
+    sweep(tmp_path, data, replace(config, resume=True), base)
+    assert {trial["state"] for trial in ledger_of(tmp_path)["trials"]} == {"finished"}
 
 
 class KillAfterTwoCheckpoints:
