@@ -16,7 +16,7 @@ from statistics import mean
 from autoscaler.simulator import FailNext, Omit, Outage, Stockout
 from benchmarks.provider_faults import SHORT_BOOTS, SIDES, make_world, two_types
 from tests import provider_rig as rig
-from tests.reconciling.ray_cluster import SETUP_S, RayNode
+from tests.reconciling.ray_cluster import SETUP_S
 from tests.reconciling.world import TICK_S, World
 
 NODES = 4
@@ -74,17 +74,13 @@ def live(side: str, fault: Callable[[World], None]) -> str:
             for instance_id, (ready_s, _) in world.head.ray.setups.items():
                 setups_s[instance_id] = ready_s - SETUP_S
         took_s = world.now() - asked_s
-        steps = [_steps(world, node.instance_id, asked_s, setups_s) for node in _joined(world)]
+        joined = [node.instance_id for node in world.head.ray.running]
+        steps = [_steps(world, instance_id, asked_s, setups_s) for instance_id in joined]
         made = sum(i.type.gpus > 0 for i in world.simulation.cloud.instances.values())
-        joined = f"{took_s:.0f} s" if took_s < LIMIT_S else "not in 15 minutes"
+        took = f"{took_s:.0f} s" if took_s < LIMIT_S else "not in 15 minutes"
         means = " | ".join(f"{mean(each):.0f}" for each in zip(*steps, strict=True))
         over = world.report()["requests_over_rate"]
-        return f"{joined} | {means} | {made} | {world.reinstalls} | {over}"
-
-
-def _joined(world: World) -> list[RayNode]:
-    assert world.head is not None
-    return world.head.ray.running
+        return f"{took} | {means} | {made} | {world.reinstalls} | {over}"
 
 
 def _steps(

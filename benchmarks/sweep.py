@@ -1,6 +1,6 @@
 """What does stopping early save, and does it still find the best SAE?
 
-    python -m benchmarks.sweep [--seeds 0,1,2] [--trials 32] [--folder DIR]
+    python -m benchmarks.sweep [--seeds 0,1,2,3,4] [--trials 32] [--folder DIR]
 
 32 trials of a real sweep on the embedded host's activations, harvested once: every trial run
 to its end, and the same trials under ASHA and the plateau rule, both by `ray_jobs.sweep` on a
@@ -200,7 +200,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()

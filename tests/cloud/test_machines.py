@@ -33,7 +33,7 @@ CU_INIT = "python -c 'import ctypes; print(ctypes.CDLL(\"libcuda.so.1\").cuInit(
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudProcess]:
     require_machines("root")
     folder = tmp_path_factory.mktemp("cloud")
-    flags = ("--memory-gib", "1", "--run-dir", str(folder / "run"))
+    flags = ("--memory-gib", "1", "--disk-gib", "2", "--run-dir", str(folder / "run"))
     with CloudProcess("root", folder, *flags) as running:
         yield running
 
@@ -111,6 +111,7 @@ def test_the_memory_limit_is_the_machines_own(cloud: CloudProcess) -> None:
         ip, "python -c 'import ray._common.utils as u; print(u.get_system_memory())'"
     ).stdout
     assert int(seen) == 1 << 30
+    assert cloud.ssh(ip, "df -B1 --output=size ~ | tail -n 1").stdout.strip() == f"{2 << 30}"
 
 
 def test_machines_reach_the_api_and_a_server_of_this_host(tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.errors import ConfigError, DataError, NonFiniteError
 from ray_jobs.run_directory import code_identity
+from ray_jobs.runtime import Place
 from ray_jobs.storage import Store
 from ray_jobs.waltzrl.history import trained_by
+from ray_jobs.waltzrl.loop import Run
 from ray_jobs.waltzrl.metrics import SPLITS
 from ray_jobs.waltzrl.prompts_of_run import open_prompts
 from ray_jobs.waltzrl.train import summary, write_report
@@ -31,6 +33,7 @@ from tests.ray.waltz_rig import (
     run_alone,
     same_agents,
     short_of_memory,
+    task_of,
     train,
     weights,
 )
@@ -212,6 +215,21 @@ def test_what_is_not_finite_ends_the_run_and_the_last_checkpoint_is_finite(
     kept = state["agents"]["feedback"]["weights"].values()
     assert all(weight.isfinite().all() for weight in kept)
     assert not (tmp_path / "evaluation.json").exists()
+
+
+def test_a_resume_with_other_code_is_said_and_remembered(base: Path, tmp_path: Path, lines: Lines):
+    config, model = replace(SHORT, stage="1"), model_in(base)
+
+    def stop(_: object) -> None:
+        raise DataError("stopped from outside")
+
+    with pytest.raises(DataError, match="stopped"):
+        Run(task_of(config, model, tmp_path, "old"), Place(0, 1, torch.device("cpu"), stop)).go()
+    assert not any("other code" in line for line in lines.lines)
+    run_alone(config, model, tmp_path, "new")
+    assert "waltz  going on with other code than took the steps before" in lines.lines
+    history = json.loads((tmp_path / "stage_1_history.json").read_text())
+    assert history["stage_1"]["code_sha256"] == trained_by(history) == ["old", "new"]
 
 
 def test_more_workers_than_prompts_are_refused_before_anything_starts(base: Path, tmp_path: Path):
