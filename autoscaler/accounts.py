@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 from autoscaler.domain import Instance
 from autoscaler.errors import AuthError
-from autoscaler.journal import Journal
-from autoscaler.ledger import Ledger
-from autoscaler.tags import nonce_of
+from autoscaler.instances.journal import Journal
+from autoscaler.lambda_cloud.tags import nonce_of
+from autoscaler.money.ledger import Ledger
 
 
 def check_account(

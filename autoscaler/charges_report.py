@@ -5,8 +5,8 @@ The laptop asks for it where Ray runs `ray stop`: from then on nothing is launch
 
 import sys
 
-from autoscaler.credentials import own_cluster
 from autoscaler.errors import AutoscalerError
+from autoscaler.lambda_cloud.credentials import own_cluster
 from autoscaler.session import open_session
 
 

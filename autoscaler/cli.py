@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from autoscaler import status_command
+from autoscaler.commands.check_head import wait_for_monitor
 from autoscaler.errors import AutoscalerError
-from autoscaler.monitor_check import wait_for_monitor
 from autoscaler.version import describe
 
 

@@ -29,7 +29,7 @@ class Status(enum.StrEnum):
 
 
 class Lane(enum.StrEnum):
-    """Kinds of request, by how they share the account's rate; see `autoscaler.pacing`."""
+    """Kinds of request, by how they share the account's rate (`rate_limit`)."""
 
     TERMINATE = "terminate"
     GENERAL = "general"

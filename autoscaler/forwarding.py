@@ -4,8 +4,8 @@ import socket
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from autoscaler.cluster_files import cluster_files
-from autoscaler.dashboard_proxy import DashboardProxy
+from autoscaler.bootstrap.files import cluster_files
+from autoscaler.ssh.dashboard_proxy import DashboardProxy
 
 DASHBOARD_PORT = 8265
 """Where the head's dashboard and job API listen, on its loopback."""

@@ -2,10 +2,10 @@
 
 import threading
 
-from autoscaler.books import Row
-from autoscaler.budget import dollars, spent_cents
-from autoscaler.cluster_config import ProviderConfig
+from autoscaler.bootstrap.config import ProviderConfig
 from autoscaler.errors import BudgetError
+from autoscaler.money.budget import dollars, spent_cents
+from autoscaler.money.handover import Row
 from autoscaler.session import Session
 
 

@@ -6,12 +6,12 @@ cheapest part and sold nearly everywhere, so its region is chosen by what its wo
 
 from collections.abc import Sequence
 
-from autoscaler.catalog import Catalog
-from autoscaler.client import LambdaClient
-from autoscaler.cluster_config import NodeConfig, ProviderConfig
+from autoscaler.bootstrap.config import NodeConfig, ProviderConfig
+from autoscaler.bootstrap.ssh_keys import check_registered, ensure_registered
 from autoscaler.domain import Place
-from autoscaler.placement import Closure, rank_regions
-from autoscaler.ssh_keys import check_registered, ensure_registered
+from autoscaler.instances.placement import Closure, rank_regions
+from autoscaler.lambda_cloud.catalog import Catalog
+from autoscaler.lambda_cloud.client import LambdaClient
 
 
 def head_regions(

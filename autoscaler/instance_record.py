@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from autoscaler.domain import Instance, InstanceType, Status
 from autoscaler.errors import ProtocolError
-from autoscaler.wire import Node, read_instance_type, read_status, texts
+from autoscaler.lambda_cloud.wire import Node, read_instance_type, read_status, texts
 
 UNREADABLE = "?"
 _said: set[str] = set()

@@ -10,8 +10,8 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from autoscaler.budget import minutes_billed, spent_cents
 from autoscaler.domain import Charge
+from autoscaler.money.budget import minutes_billed, spent_cents
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Ray's node provider for Lambda Cloud: `provider.module: autoscaler.provider.LambdaNodeProvider`.
 
-Thin: everything is done by `autoscaler.cluster`, `autoscaler.bootstrap` and `autoscaler.runner`;
+Thin: everything is done by `nodes.cluster`, `bootstrap.bootstrap` and `ssh.runner`;
 here Ray's calls become theirs, and their errors become Ray's.
 """
 
@@ -19,17 +19,17 @@ from ray.autoscaler.command_runner import CommandRunnerInterface
 from ray.autoscaler.node_launch_exception import NodeLaunchException
 from ray.autoscaler.node_provider import NodeProvider
 
-from autoscaler import bootstrap
-from autoscaler.budget import cost_in_words
-from autoscaler.cluster import Cluster
-from autoscaler.cluster_config import PUBLIC_KEY, parse_provider
-from autoscaler.cluster_files import cluster_files
+from autoscaler.bootstrap import bootstrap
+from autoscaler.bootstrap.config import PUBLIC_KEY, parse_provider
+from autoscaler.bootstrap.files import cluster_files
 from autoscaler.domain import Status
 from autoscaler.errors import AutoscalerError
-from autoscaler.log_filters import quieten_ray
-from autoscaler.runner import GatedSSHCommandRunner
+from autoscaler.lambda_cloud.tags import KIND_HEAD, NODE_KIND
+from autoscaler.money.budget import cost_in_words
+from autoscaler.nodes.cluster import Cluster
+from autoscaler.nodes.ray_logs import quieten_ray
 from autoscaler.session import Session, open_session
-from autoscaler.tags import KIND_HEAD, NODE_KIND
+from autoscaler.ssh.runner import GatedSSHCommandRunner
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -9,22 +9,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoscaler.acquisition import Acquirer
-from autoscaler.books import Books
-from autoscaler.catalog import CatalogSource
-from autoscaler.client import LambdaClient
-from autoscaler.credentials import ApiKey, api_url, home_dir, load_api_key, on_head
 from autoscaler.events import EventLog
-from autoscaler.journal import Journal
-from autoscaler.launcher import Launcher
-from autoscaler.ledger import Ledger
-from autoscaler.pacing import Pacer, Turn
-from autoscaler.records import Records
+from autoscaler.instances.acquire import Acquirer
+from autoscaler.instances.journal import Journal
+from autoscaler.instances.launcher import Launcher
+from autoscaler.instances.reconcile import Records
+from autoscaler.instances.stockouts import Stockouts
+from autoscaler.instances.teardown import ClusterEnd
+from autoscaler.instances.terminator import Terminator
+from autoscaler.lambda_cloud.catalog import CatalogSource
+from autoscaler.lambda_cloud.client import LambdaClient
+from autoscaler.lambda_cloud.credentials import ApiKey, api_url, home_dir, load_api_key, on_head
+from autoscaler.lambda_cloud.rate_limit import Pacer, Turn
+from autoscaler.lambda_cloud.transport import Transport
+from autoscaler.money.handover import Books
+from autoscaler.money.ledger import Ledger
 from autoscaler.state import State, TagStore
-from autoscaler.stockouts import Stockouts
-from autoscaler.teardown import ClusterEnd
-from autoscaler.termination import Terminator
-from autoscaler.transport import Transport
 
 if TYPE_CHECKING:
     from requests.adapters import BaseAdapter

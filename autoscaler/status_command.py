@@ -6,14 +6,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-from autoscaler.credentials import on_head
+from autoscaler.commands.status import Snapshot, cluster_of, render
 from autoscaler.domain import Charge, Instance, Status
 from autoscaler.errors import AutoscalerError, StateError, UnavailableError
-from autoscaler.head_report import ask_head
-from autoscaler.placement import Closure
+from autoscaler.instances.placement import Closure
+from autoscaler.lambda_cloud.credentials import on_head
+from autoscaler.lambda_cloud.tags import KIND_HEAD, kind_of
 from autoscaler.session import Session, open_session
-from autoscaler.status import Snapshot, cluster_of, render
-from autoscaler.tags import KIND_HEAD, kind_of
+from autoscaler.ssh.ask_head import ask_head
 
 LAST_EVENTS = 12
 

@@ -67,9 +67,9 @@ def ancestors(pid: int) -> Iterator[int]:
 def measure_harvest(folder: Path, factor: int) -> dict[str, int]:
     import ray
 
+    from data.storage import Store
     from ray_jobs.activations.harvest import HarvestProgress, harvest
     from ray_jobs.activations.host_files import EMBEDDED_HOST
-    from ray_jobs.storage import Store
 
     actors: list[int] = []
 
@@ -94,12 +94,12 @@ def measure_harvest(folder: Path, factor: int) -> dict[str, int]:
 def measure_stream(folder: Path, factor: int) -> dict[str, int]:
     import torch
 
+    from data.storage import Store
     from ray_jobs.activations.harvester import commit_shard
     from ray_jobs.activations.manifest import SetManifest, SetSpec
     from ray_jobs.activations.shard_files import Rows
     from ray_jobs.activations.shards import ActivationSet
     from ray_jobs.activations.stream import ActivationStream
-    from ray_jobs.storage import Store
 
     store = Store.open(str(folder))
     numbers = torch.arange(SHARD_ROWS, dtype=torch.int32)

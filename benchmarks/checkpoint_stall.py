@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from data.storage import Store
 from ray_jobs.checkpoint import BackgroundSaver, CheckpointStore
-from ray_jobs.storage import Store
 
 
 @dataclass

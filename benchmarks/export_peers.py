@@ -21,10 +21,10 @@ warnings.filterwarnings("ignore")
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from data.storage import Store  # noqa: E402
 from ray_jobs.sae.convert import write_sae_lens, write_sparsify  # noqa: E402
 from ray_jobs.sae.export import save_sae  # noqa: E402
 from ray_jobs.sae.model import TopKSAE, load_sae  # noqa: E402
-from ray_jobs.storage import Store  # noqa: E402
 
 ROWS = 2048
 TOLERANCE = 1e-4

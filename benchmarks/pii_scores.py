@@ -6,9 +6,9 @@ python -m benchmarks.pii_scores --run-dir runs/demo
 import argparse
 import sys
 
+from data.errors import JobError
+from data.storage import Store
 from ray_jobs.cli import run_main
-from ray_jobs.errors import JobError
-from ray_jobs.storage import Store
 
 FLOOR = 0.85
 

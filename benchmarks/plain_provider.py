@@ -11,12 +11,12 @@ from typing import Any
 from ray.autoscaler.node_launch_exception import NodeLaunchException
 from ray.autoscaler.node_provider import NodeProvider
 
-from autoscaler.client import LambdaClient
 from autoscaler.domain import Instance, Lane, LaunchRequest, Status
 from autoscaler.errors import AutoscalerError
+from autoscaler.lambda_cloud.client import LambdaClient
+from autoscaler.lambda_cloud.transport import Transport
 from autoscaler.session import Session
 from autoscaler.simulator import InProcessAdapter, Simulation
-from autoscaler.transport import Transport
 
 TRIES = 5
 CLUSTER = "ray-cluster-name"

@@ -27,7 +27,7 @@ from autoscaler.simulator import (
     Stockout,
     Window,
 )
-from autoscaler.simulator.instances import LaunchSpec
+from autoscaler.simulator.cloud.instances import LaunchSpec
 from benchmarks.plain_provider import PlainProvider
 from tests import provider_rig as rig
 from tests.reconciling.v2 import V2Monitor

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from ray_jobs.stopping import PlateauRule, PlateauState, observe
+from ray_jobs.sae.early_stopping import PlateauRule, PlateauState, observe
 from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.ledger import STOPPED, TrialRecord
 from ray_jobs.sweep.scheduler import RungScheduler, make_scheduler

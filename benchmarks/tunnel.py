@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from autoscaler.simulator.relay import Relay, Streams
+from autoscaler.simulator.machines.relay import Relay, Streams
 
 
 async def requested(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Streams:

@@ -13,7 +13,7 @@ import secrets
 import sys
 import time
 
-from ray_jobs.storage import Store
+from data.storage import Store
 from tests.storage.ceph import CephServer
 
 COLUMNS = {
@@ -32,7 +32,7 @@ def main() -> None:
     seed = parser.parse_args().seed
     # Before the first import of Ray, which reads the mode then.
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-    from ray_jobs.waltzrl.evaluation import TITLES
+    from ray_jobs.waltzrl.evaluation.rows import TITLES
     from tests.ray.submitted import rank_1_after, run_and_kill_one
 
     server = CephServer()

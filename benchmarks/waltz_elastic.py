@@ -21,11 +21,11 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 
-from ray_jobs import runtime
-from ray_jobs.storage import Store
+from data.storage import Store
+from ray_jobs.runtime import fit as runtime
 from ray_jobs.waltzrl.config import toy
+from ray_jobs.waltzrl.models.world import build_world_model
 from ray_jobs.waltzrl.train import MODEL_SEED
-from ray_jobs.waltzrl.world_model import build_world_model
 from tests.ray.training import Lines
 from tests.ray.waltz_rig import train
 

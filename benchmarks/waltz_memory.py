@@ -32,14 +32,14 @@ import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
-from ray_jobs.waltzrl.dialogue import Reply, Request  # noqa: E402
-from ray_jobs.waltzrl.learner import Learner, LossSettings  # noqa: E402
-from ray_jobs.waltzrl.memory_plan import Buckets, MemoryPlan, Setting, memory_plan  # noqa: E402
+from ray_jobs.waltzrl.algorithm.learner import Learner, LossSettings  # noqa: E402
+from ray_jobs.waltzrl.algorithm.policy import EngineOptions, Policy, Reference  # noqa: E402
 from ray_jobs.waltzrl.model_shape import shape_of_config  # noqa: E402
-from ray_jobs.waltzrl.policy import EngineOptions, Policy, Reference  # noqa: E402
-from ray_jobs.waltzrl.rollout import HFSampler, Sampling  # noqa: E402
+from ray_jobs.waltzrl.models.world import build_tokenizer  # noqa: E402
+from ray_jobs.waltzrl.planning.memory import Buckets, MemoryPlan, Setting, memory_plan  # noqa: E402
+from ray_jobs.waltzrl.rollout.dialogue import Reply, Request  # noqa: E402
+from ray_jobs.waltzrl.rollout.hf import HFSampler, Sampling  # noqa: E402
 from ray_jobs.waltzrl.samples import Sample  # noqa: E402
-from ray_jobs.waltzrl.world_model import build_tokenizer  # noqa: E402
 
 BUCKETS = Buckets(reduce=2_000_000, live=4_000_000, sub_group=4_000_000)
 """DeepSpeed's own for 8 billion parameters, for 33 million."""

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from benchmarks.waltz_step import SHAPES, Shape, learner_of, our_step
+from data.storage import Store
 from ray_jobs.checkpoint import CheckpointStore
-from ray_jobs.saving import Saving
-from ray_jobs.storage import Store
-from ray_jobs.waltzrl.stage import refuse_spoilt
+from ray_jobs.checkpoint.schedule import Saving
+from ray_jobs.waltzrl.training.stage import refuse_spoilt
 
 
 def standing_still(shape: Shape, rounds: int, uri: str) -> tuple[float, dict[str, list[float]]]:

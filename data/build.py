@@ -15,11 +15,11 @@ from data.builders.prose import prose_documents
 from data.builders.splits import SPLITS
 from data.builders.texts import LANGUAGES
 from data.documents import Document, write_documents
+from data.errors import ConfigError, InputError
 from data.files import join_uri
 from data.manifest import FILE_NAME, Entry, Manifest
+from data.storage import Store
 from ray_jobs.cli import OneLineParser, run_main
-from ray_jobs.errors import ConfigError, InputError
-from ray_jobs.storage import Store
 
 PII_LICENCE = "this project's own texts; names from Faker's lists (MIT)"
 _MIN_DOCUMENTS_A_LANGUAGE = 50

@@ -12,8 +12,8 @@ from pyarrow import ArrowInvalid, RecordBatch
 from pyarrow.parquet import ParquetFile
 
 from data.ai4privacy import has_its_fields, own_row
+from data.errors import DataError
 from data.files import local_copy, split_uri, write_lines
-from ray_jobs.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ray_jobs.errors import DataError
-from ray_jobs.storage import FileRecord, Store
-from ray_jobs.storage.location import parse_location
+from data.errors import DataError
+from data.storage import FileRecord, Store
+from data.storage.location import parse_location
 
 _BLOCK_BYTES = 1 << 20
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
+from data.errors import CorruptFileError, DataError
 from data.files import join_uri, local_copy, sha256_of, split_uri, write_lines
-from ray_jobs.errors import CorruptFileError, DataError
 
 FILE_NAME = "manifest.json"
 

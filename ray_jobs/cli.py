@@ -20,7 +20,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from ray_jobs.errors import ConfigError, JobError
+from data.errors import ConfigError, JobError
 
 
 class OneLineParser(argparse.ArgumentParser):

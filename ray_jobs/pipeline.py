@@ -19,21 +19,21 @@ from typing import Any
 
 import ray
 
+from data.storage import Store
+from ray_jobs.activations.dataset import SPLITS, DataConfig
+from ray_jobs.activations.prepare import Prepared
 from ray_jobs.cli import parse_recipe, run_main
-from ray_jobs.dataset import SPLITS, DataConfig
 from ray_jobs.pii.config import ProbeConfig
 from ray_jobs.pii.detector import CLASSIFIERS_NAME
 from ray_jobs.pii.evaluation import strict_f1
 from ray_jobs.pii.job import train_and_evaluate
-from ray_jobs.preparation import Prepared
-from ray_jobs.progress import clock_time, log_to_stdout
-from ray_jobs.report import render, shown
-from ray_jobs.run_directory import code_identity, whole_run
-from ray_jobs.runtime import JobOptions, connect
+from ray_jobs.results.report import render, shown
+from ray_jobs.results.run_directory import code_identity, whole_run
+from ray_jobs.runtime.fit import JobOptions, connect
+from ray_jobs.runtime.progress import clock_time, log_to_stdout
 from ray_jobs.sae.config import RECIPES as SAE_RECIPES
 from ray_jobs.sae.config import SAEConfig
 from ray_jobs.sae.train import prepare_for, run_identity, seal_training, summary, train_sae
-from ray_jobs.storage import Store
 
 logger = logging.getLogger(__name__)
 

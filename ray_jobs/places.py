@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import ray
 
-from ray_jobs.errors import ConfigError
-from ray_jobs.storage.probe import Probe, probed
+from data.errors import ConfigError
+from data.storage.probe import Probe, probed
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from ray_jobs.errors import ConfigError
+from data.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import os
 import socket
 from pathlib import Path
 
-from ray_jobs.errors import InputError
+from data.errors import InputError
 
 _ANSWER_TIMEOUT_S = 10.0
 

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from data.storage import Store
 from ray_jobs.activations.harvester import commit_shard
 from ray_jobs.activations.manifest import (
     MANIFEST_NAME,
@@ -13,7 +14,6 @@ from ray_jobs.activations.manifest import (
 )
 from ray_jobs.activations.shard_files import Rows
 from ray_jobs.activations.shards import ActivationSet
-from ray_jobs.storage import Store
 
 
 def numbered_rows(document_sizes: list[int]) -> Rows:

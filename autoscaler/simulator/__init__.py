@@ -9,9 +9,9 @@
 Nothing else of the product imports it; it imports nothing else of the product.
 """
 
-from autoscaler.simulator.clock import ScaledClock, VirtualClock
-from autoscaler.simulator.config import CloudConfig, Window
-from autoscaler.simulator.faults import (
+from autoscaler.simulator.cloud.clock import ScaledClock, VirtualClock
+from autoscaler.simulator.cloud.config import CloudConfig, Window
+from autoscaler.simulator.cloud.faults import (
     AccountInactive,
     Ailment,
     FailNext,

@@ -1,9 +1,9 @@
 """Whether the things that a launch names exist and fit each other."""
 
-from autoscaler.simulator import errors
-from autoscaler.simulator.account import Account
-from autoscaler.simulator.instances import LaunchSpec
-from autoscaler.simulator.offers import DEFAULT_FAMILY, IMAGES, REGIONS, TYPES
+from autoscaler.simulator.cloud import errors
+from autoscaler.simulator.cloud.account import Account
+from autoscaler.simulator.cloud.instances import LaunchSpec
+from autoscaler.simulator.cloud.offers import DEFAULT_FAMILY, IMAGES, REGIONS, TYPES
 
 
 def check_names(spec: LaunchSpec, account: Account, not_found_status: int) -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from autoscaler.simulator.instances import Instance
+from autoscaler.simulator.cloud.instances import Instance
 
 
 def billed_minutes(instance: Instance, now: float) -> int:

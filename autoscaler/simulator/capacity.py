@@ -4,7 +4,7 @@ import random
 from bisect import bisect_right
 from fnmatch import fnmatchcase
 
-from autoscaler.simulator.config import CloudConfig
+from autoscaler.simulator.cloud.config import CloudConfig
 
 
 class Capacity:

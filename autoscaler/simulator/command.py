@@ -11,11 +11,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from autoscaler.simulator import probe
-from autoscaler.simulator.clock import Clock, ScaledClock, VirtualClock
-from autoscaler.simulator.config import CloudConfig
+from autoscaler.simulator.cloud.clock import Clock, ScaledClock, VirtualClock
+from autoscaler.simulator.cloud.config import CloudConfig
+from autoscaler.simulator.machines import probe
+from autoscaler.simulator.machines.relay import Relay
 from autoscaler.simulator.real import cloud_of_machines
-from autoscaler.simulator.relay import Relay
 from autoscaler.simulator.server import SimulatedCloud
 from autoscaler.simulator.user_namespace import inherited_listener, restart_inside
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from autoscaler.simulator.errors import invalid_parameters
-from autoscaler.simulator.offers import region_json
+from autoscaler.simulator.cloud.errors import invalid_parameters
+from autoscaler.simulator.cloud.offers import region_json
 
 
 @dataclass(frozen=True)

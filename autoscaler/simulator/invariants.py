@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from autoscaler.simulator.api import Api
+from autoscaler.simulator.api.api import Api
 from autoscaler.simulator.billing import cost_cents
-from autoscaler.simulator.instances import Instance
+from autoscaler.simulator.cloud.instances import Instance
 
 
 class Invariants:

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from autoscaler.simulator.clock import Clock, ScaledClock
-from autoscaler.simulator.config import CloudConfig
-from autoscaler.simulator.faults import Ailment
-from autoscaler.simulator.namespaces import Namespaces
+from autoscaler.simulator.cloud.clock import Clock, ScaledClock
+from autoscaler.simulator.cloud.config import CloudConfig
+from autoscaler.simulator.cloud.faults import Ailment
+from autoscaler.simulator.machines.namespaces import Namespaces
 from autoscaler.simulator.server import SimulatedCloud
 
 

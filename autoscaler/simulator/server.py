@@ -13,10 +13,10 @@ from typing import Self
 
 from aiohttp import web
 
-from autoscaler.simulator.api import Reply, Request
-from autoscaler.simulator.clock import Clock, VirtualClock
-from autoscaler.simulator.config import CloudConfig
-from autoscaler.simulator.machines import Machines
+from autoscaler.simulator.api.api import Reply, Request
+from autoscaler.simulator.cloud.clock import Clock, VirtualClock
+from autoscaler.simulator.cloud.config import CloudConfig
+from autoscaler.simulator.machines.machines import Machines
 from autoscaler.simulator.simulation import Simulation
 
 log = logging.getLogger(__name__)

@@ -1,13 +1,13 @@
 """A whole simulation in one object: cloud, API, controls. No network."""
 
-from autoscaler.simulator import controls
-from autoscaler.simulator.api import Answer, Api, Request
-from autoscaler.simulator.clock import Clock, VirtualClock
-from autoscaler.simulator.cloud import Cloud
-from autoscaler.simulator.config import CloudConfig
-from autoscaler.simulator.faults import Fault
+from autoscaler.simulator.api import controls
+from autoscaler.simulator.api.api import Answer, Api, Request
+from autoscaler.simulator.cloud.clock import Clock, VirtualClock
+from autoscaler.simulator.cloud.cloud import Cloud
+from autoscaler.simulator.cloud.config import CloudConfig
+from autoscaler.simulator.cloud.faults import Fault
 from autoscaler.simulator.invariants import Invariants
-from autoscaler.simulator.machines import Machines, Records
+from autoscaler.simulator.machines.machines import Machines, Records
 
 
 class Simulation:

@@ -11,7 +11,7 @@ import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3 import HTTPResponse
 
-from autoscaler.simulator.api import Broken, Reply, Request
+from autoscaler.simulator.api.api import Broken, Reply, Request
 from autoscaler.simulator.simulation import Simulation
 
 

@@ -5,7 +5,7 @@ import socket
 import sys
 from typing import NoReturn
 
-from autoscaler.simulator.network import ip_command
+from autoscaler.simulator.machines.network import ip_command
 
 
 def restart_inside(host: str, port: int) -> NoReturn:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.errors import ConfigError, CorruptFileError
+from data.storage import Store
 from ray_jobs.activations.harvest_pool import HarvestPool
 from ray_jobs.activations.harvester import ShardTask
 from ray_jobs.activations.host_model import HostPlan
@@ -30,8 +32,6 @@ from ray_jobs.activations.manifest import (
 )
 from ray_jobs.activations.plan import RowPlan, plan_rows
 from ray_jobs.activations.shards import ActivationSet
-from ray_jobs.errors import ConfigError, CorruptFileError
-from ray_jobs.storage import Store
 
 logger = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ import ray
 import torch
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
+from data.errors import ConfigError, JobError
+from data.storage import Store
+from data.storage.probe import Probe
 from ray_jobs.activations.harvester import ShardTask, make_shard
 from ray_jobs.activations.host_model import HostModel
 from ray_jobs.activations.manifest import ShardRecord
-from ray_jobs.capacity import has_gpus
-from ray_jobs.errors import ConfigError, JobError
-from ray_jobs.storage import Store
-from ray_jobs.storage.probe import Probe
+from ray_jobs.runtime.cluster import has_gpus
 
 logger = logging.getLogger(__name__)
 

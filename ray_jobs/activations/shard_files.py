@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from data.errors import CorruptFileError
+from data.storage import FileRecord, Store
+from data.storage.location import parse_location
 from ray_jobs.activations.manifest import SetManifest, shard_name
-from ray_jobs.errors import CorruptFileError
-from ray_jobs.storage import FileRecord, Store
-from ray_jobs.storage.location import parse_location
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from data.errors import DataError
+from data.storage import Store
 from ray_jobs.activations.manifest import MANIFEST_NAME, SetManifest
 from ray_jobs.activations.shard_files import Rows, ShardFiles
-from ray_jobs.errors import DataError
-from ray_jobs.storage import Store
 
 
 @dataclass(frozen=True)

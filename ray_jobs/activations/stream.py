@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.errors import ConfigError
 from ray_jobs.activations.shards import ActivationSet
 from ray_jobs.activations.shuffle import EpochOrder, RankSlice, ShuffleOrder
-from ray_jobs.errors import ConfigError
 
 _WindowKey = tuple[int, int]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoTokenizer
 
-from ray_jobs.errors import DataError
+from data.errors import DataError
 
 # A longer context costs quadratic attention and tells a SAE little more.
 MAX_WINDOW_TOKENS = 2048

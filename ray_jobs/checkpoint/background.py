@@ -7,10 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from data.errors import ConfigError, JobError, StorageError
 from ray_jobs.checkpoint.layout import CheckpointInfo
 from ray_jobs.checkpoint.state import HostBuffers
 from ray_jobs.checkpoint.store import CheckpointStore
-from ray_jobs.errors import ConfigError, JobError, StorageError
 
 logger = logging.getLogger(__name__)
 

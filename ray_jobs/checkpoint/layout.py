@@ -14,8 +14,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray_jobs.errors import ConfigError, CorruptFileError
-from ray_jobs.storage import FileRecord
+from data.errors import ConfigError, CorruptFileError
+from data.storage import FileRecord
 
 MARKER = "COMMITTED.json"
 REJECTED = "REJECTED.json"

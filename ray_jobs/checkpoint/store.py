@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from data.errors import ConfigError, CorruptFileError, StorageError
+from data.storage import FileRecord, Store
 from ray_jobs.checkpoint.layout import (
     MARKER,
     REJECTED,
@@ -29,8 +31,6 @@ from ray_jobs.checkpoint.layout import (
 )
 from ray_jobs.checkpoint.pieces import PIECE_BYTES, cut, joined, merged
 from ray_jobs.checkpoint.state import compact, plain_state
-from ray_jobs.errors import ConfigError, CorruptFileError, StorageError
-from ray_jobs.storage import FileRecord, Store
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from ray_jobs.errors import ConfigError
+from data.errors import ConfigError
 
 
 @dataclass(frozen=True)

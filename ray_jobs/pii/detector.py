@@ -15,16 +15,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from data.errors import DataError
+from data.storage import Store
 from ray_jobs.activations.host_model import HostModel
 from ray_jobs.cli import OneLineParser, run_main
-from ray_jobs.errors import DataError
 from ray_jobs.pii.classifier import RAW, Classifier, Origin, Text
 from ray_jobs.pii.features import features_of
 from ray_jobs.pii.spans import PIISpan
 from ray_jobs.pii.tokens import HostTokens, run_host
-from ray_jobs.run_directory import fetch
+from ray_jobs.results.run_directory import fetch
 from ray_jobs.sae.model import TopKSAE, load_sae
-from ray_jobs.storage import Store
 
 LATENTS = "latents"
 SAE_NAME = "sae_final.pt"

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data.errors import DataError
 from ray_jobs.activations.host_model import HostModel
-from ray_jobs.errors import DataError
 from ray_jobs.sae.model import TopKSAE
 
 _ENCODE_ROWS = 8192

@@ -10,16 +10,16 @@ import ray
 import torch
 
 from data.documents import Document
-from ray_jobs.errors import JobError
+from data.errors import JobError
+from data.storage import Store
+from ray_jobs.activations.prepare import Prepared
 from ray_jobs.pii.classifier import RAW, Origin
 from ray_jobs.pii.config import ProbeConfig
 from ray_jobs.pii.detector import CLASSIFIERS_NAME, LATENTS, SAE_NAME
 from ray_jobs.pii.tokens import read_tokens
 from ray_jobs.pii.train import Labelled, evaluate_classifier, progress_lines, train_classifier
-from ray_jobs.preparation import Prepared
-from ray_jobs.progress import board_lines, log_to_board
+from ray_jobs.runtime.progress import board_lines, log_to_board
 from ray_jobs.sae.model import TopKSAE, load_sae
-from ray_jobs.storage import Store
 
 
 @dataclass(frozen=True)

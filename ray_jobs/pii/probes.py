@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ray_jobs.errors import NonFiniteError
+from data.errors import NonFiniteError
 from ray_jobs.pii.config import Descent, ProbeConfig
 from ray_jobs.pii.crf import TagChain, negative_log_likelihood
 from ray_jobs.pii.features import Features, document_rows

@@ -15,10 +15,12 @@ from typing import Any
 import torch
 
 from data.documents import Document
+from data.errors import ConfigError, DataError
+from data.storage import Store
+from data.storage.probe import probed
+from ray_jobs.activations.dataset import SPLITS, DataConfig, open_dataset
 from ray_jobs.activations.host_model import HostModel
 from ray_jobs.cli import parse_recipe, run_main
-from ray_jobs.dataset import SPLITS, DataConfig, open_dataset
-from ray_jobs.errors import ConfigError, DataError
 from ray_jobs.pii.classifier import RAW, Classifier, Origin, Text, surface_of
 from ray_jobs.pii.config import HostConfig, ProbeConfig
 from ray_jobs.pii.detector import CLASSIFIERS_NAME, LATENTS, SAE_NAME
@@ -28,11 +30,9 @@ from ray_jobs.pii.probes import TaggedTokens, fit
 from ray_jobs.pii.spans import TagScheme
 from ray_jobs.pii.thresholds import choose_threshold
 from ray_jobs.pii.tokens import HostTokens, run_host
-from ray_jobs.progress import Progress, log_to_stdout
-from ray_jobs.run_directory import MANIFEST, code_identity, seal, whole_run
+from ray_jobs.results.run_directory import MANIFEST, code_identity, seal, whole_run
+from ray_jobs.runtime.progress import Progress, log_to_stdout
 from ray_jobs.sae.model import TopKSAE, load_sae
-from ray_jobs.storage import Store
-from ray_jobs.storage.probe import probed
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from ray_jobs.collectives import all_agree
+from ray_jobs.runtime.collectives import all_agree
 from ray_jobs.sae.config import SAEConfig
 from ray_jobs.sae.model import TopKSAE, has_fast_bf16
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
-from ray_jobs.errors import ConfigError
+from data.errors import ConfigError
 from ray_jobs.ranges import Ranges
 
 HOST_DTYPES = ("float32", "bfloat16")

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from safetensors.torch import save
 from torch import Tensor
 
+from data.storage import Store
 from ray_jobs.cli import OneLineParser, run_main
 from ray_jobs.sae.model import TopKSAE, load_sae
-from ray_jobs.storage import Store
 
 SAE_LENS_VERSION = "6.54.12"
 """The version whose format this is; it reads what names an older one as an older format."""

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data.storage import Store
 from ray_jobs.sae.model import TopKSAE
-from ray_jobs.storage import Store
 
 FORMAT = 1
 

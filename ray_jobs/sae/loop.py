@@ -18,16 +18,19 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from data.errors import NonFiniteError
+from data.storage import Store
 from ray_jobs.activations.shards import ActivationSet
 from ray_jobs.activations.stream import ActivationStream
 from ray_jobs.checkpoint import CheckpointStore
-from ray_jobs.collectives import from_rank_zero
-from ray_jobs.errors import NonFiniteError
-from ray_jobs.history import TrainingHistory, goes_on_with
-from ray_jobs.progress import Progress
-from ray_jobs.runtime import Place, place_in_group
+from ray_jobs.checkpoint.schedule import Saving
+from ray_jobs.results.history import TrainingHistory, goes_on_with
+from ray_jobs.runtime.collectives import from_rank_zero
+from ray_jobs.runtime.fit import Place, place_in_group
+from ray_jobs.runtime.progress import Progress
 from ray_jobs.sae.build import build_sae, mixed_precision
 from ray_jobs.sae.config import PROBE_METRICS, SAEConfig
+from ray_jobs.sae.early_stopping import PlateauRule, PlateauState, observe
 from ray_jobs.sae.export import save_sae
 from ray_jobs.sae.measure import (
     StepStatistics,
@@ -38,9 +41,6 @@ from ray_jobs.sae.measure import (
 from ray_jobs.sae.model import TopKSAE
 from ray_jobs.sae.probe import ProbeData, probe_metrics
 from ray_jobs.sae.schedule import learning_rate_at, planned_steps
-from ray_jobs.saving import Saving
-from ray_jobs.stopping import PlateauRule, PlateauState, observe
-from ray_jobs.storage import Store
 
 logger = logging.getLogger(__name__)
 

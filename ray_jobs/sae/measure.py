@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from data.errors import DataError, NonFiniteError
 from ray_jobs.activations.shards import ActivationSet
-from ray_jobs.collectives import all_sum
-from ray_jobs.errors import DataError, NonFiniteError
+from ray_jobs.runtime.collectives import all_sum
 from ray_jobs.sae.model import SAEOutput, TopKSAE
 
 CHUNK_ROWS = 4096

@@ -9,9 +9,9 @@ from zipfile import is_zipfile
 import torch
 from torch import Tensor, nn
 
-from ray_jobs.errors import ConfigError, DataError
+from data.errors import ConfigError, DataError
 from ray_jobs.sae.dead_latents import DeadLatents, fired_latents
-from ray_jobs.sae.topk_function import StepOptions, TopKSquaredErrors, decode_sum, top_latents
+from ray_jobs.sae.kernels.topk import StepOptions, TopKSquaredErrors, decode_sum, top_latents
 
 AUX_WEIGHT = 1 / 32
 DEAD_AFTER_TOKENS = 10_000_000

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.documents import Document
+from data.errors import DataError
 from ray_jobs.activations.shards import ActivationSet
-from ray_jobs.errors import DataError
 from ray_jobs.sae.model import TopKSAE
 
 PROBE_LATENTS = 16

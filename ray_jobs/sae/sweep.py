@@ -17,18 +17,18 @@ from typing import Any
 
 import ray
 
+from ray_jobs.activations.dataset import DataConfig
+from ray_jobs.activations.prepare import Prepared, cache_dir
 from ray_jobs.cli import parse_recipe, run_main
-from ray_jobs.dataset import DataConfig
-from ray_jobs.preparation import Prepared, cache_dir
-from ray_jobs.progress import log_to_stdout
-from ray_jobs.runtime import JobOptions, connect
+from ray_jobs.runtime.fit import JobOptions, connect
+from ray_jobs.runtime.progress import log_to_stdout
 from ray_jobs.sae.config import PROBE_METRICS, RECIPES, SAEConfig
 from ray_jobs.sae.probe import ProbeData, labelled_tokens
 from ray_jobs.sae.schedule import planned_steps
 from ray_jobs.sae.train import prepare_for, run_identity
 from ray_jobs.sae.trials import SAETrials, trial_config
 from ray_jobs.sweep.config import SweepConfig
-from ray_jobs.sweep.job import JobSpec, Plan, make_plan
+from ray_jobs.sweep.plan import JobSpec, Plan, make_plan
 from ray_jobs.sweep.prices import check_limit
 from ray_jobs.sweep.run import Trials, run_sweep
 from ray_jobs.sweep.space import shown_point

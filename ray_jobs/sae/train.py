@@ -14,16 +14,16 @@ from typing import Any
 
 import ray
 
+from data.errors import ConfigError
+from data.storage import Store
+from ray_jobs.activations.dataset import DataConfig
+from ray_jobs.activations.prepare import Prepared, cache_dir, prepare
 from ray_jobs.cli import parse_recipe, run_main
-from ray_jobs.dataset import DataConfig
-from ray_jobs.errors import ConfigError
-from ray_jobs.preparation import Prepared, cache_dir, prepare
-from ray_jobs.progress import board_lines, clock_time, log_to_stdout
-from ray_jobs.run_directory import code_identity, digest_of, seal, unseal, whole_run
-from ray_jobs.runtime import JobOptions, connect, fit
+from ray_jobs.results.run_directory import code_identity, digest_of, seal, unseal, whole_run
+from ray_jobs.runtime.fit import JobOptions, connect, fit
+from ray_jobs.runtime.progress import board_lines, clock_time, log_to_stdout
 from ray_jobs.sae.config import PROBE_METRICS, RECIPES, SAEConfig
 from ray_jobs.sae.loop import FINAL_MODEL, HISTORY, SAETask, epoch_model, train_loop
-from ray_jobs.storage import Store
 
 logger = logging.getLogger(__name__)
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 
+from data.storage import Store
 from ray_jobs.activations.shards import ActivationSet
-from ray_jobs.run_directory import code_identity
-from ray_jobs.runtime import Place, place_alone
+from ray_jobs.results.run_directory import code_identity
+from ray_jobs.runtime.fit import Place, place_alone
 from ray_jobs.sae.config import SAEConfig
 from ray_jobs.sae.loop import SAETask, finish_at, train_at
 from ray_jobs.sae.probe import ProbeData
-from ray_jobs.storage import Store
 from ray_jobs.sweep.config import SweepConfig
-from ray_jobs.sweep.job import Report
+from ray_jobs.sweep.plan import Report
 from ray_jobs.sweep.space import Point
 
 
@@ -86,7 +86,7 @@ class SAETrials:
         return trial_config(self.base, point, self.tokens, self.sweep)
 
     def run(self, point: Point, folder: Store, report: Report) -> None:
-        """See `ray_jobs.sweep.job.RunTrial`."""
+        """See `ray_jobs.sweep.plan.RunTrial`."""
         task = self.task(point, folder)
 
         def told(metrics: dict[str, Any]) -> None:
@@ -96,7 +96,7 @@ class SAETrials:
         train_at(place_alone(told), task)
 
     def finish(self, point: Point, folder: Store) -> int | None:
-        """See `ray_jobs.sweep.job.FinishTrial`."""
+        """See `ray_jobs.sweep.plan.FinishTrial`."""
         task = self.task(point, folder)
         in_driver = Place(0, 1, torch.device("cpu"), lambda _: None)
         step = finish_at(in_driver, task)

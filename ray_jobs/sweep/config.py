@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ray_jobs.errors import ConfigError
+from data.errors import ConfigError
 
 SEARCHES = ("random", "optuna")
 SCHEDULERS = ("asha", "none")

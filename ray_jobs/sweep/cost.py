@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from ray_jobs.errors import ConfigError, JobError, RefusedError
-from ray_jobs.storage import Store
+from data.errors import ConfigError, JobError, RefusedError
+from data.storage import Store
 from ray_jobs.sweep.prices import Rate
 
 SPEND = "spend.json"

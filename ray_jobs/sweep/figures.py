@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from ray_jobs.figures import STYLE, svg
+from ray_jobs.results.figures import STYLE, svg
 from ray_jobs.sweep.ledger import FAILED, PLATEAU, STOPPED, TrialRecord
 from ray_jobs.sweep.space import Choice, Dimension, Space, shown_value
 

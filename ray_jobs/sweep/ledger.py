@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ray_jobs.errors import ConfigError
-from ray_jobs.storage import Store
+from data.errors import ConfigError
+from data.storage import Store
 from ray_jobs.sweep.space import Point
 
 LEDGER = "sweep.json"

@@ -13,8 +13,8 @@ from typing import Any
 
 import ray
 
-from ray_jobs.capacity import Resources, fits, node_types
-from ray_jobs.errors import ConfigError
+from data.errors import ConfigError
+from ray_jobs.runtime.cluster import Resources, fits, node_types
 from ray_jobs.sweep.config import SweepConfig
 
 NODE_TYPE_LABEL = "ray.io/node-group"

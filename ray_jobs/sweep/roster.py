@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 
-from ray_jobs.errors import JobError, StorageError
+from data.errors import JobError, StorageError
 from ray_jobs.sweep.cost import NodeMeter
 from ray_jobs.sweep.ledger import (
     FAILED,

@@ -7,8 +7,8 @@ from ray import tune
 from ray.tune.search import Searcher
 from ray.tune.search.sample import Domain
 
-from ray_jobs.errors import ConfigError
-from ray_jobs.run_directory import digest_of
+from data.errors import ConfigError
+from ray_jobs.results.run_directory import digest_of
 from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.ledger import WHOLE, Ledger
 from ray_jobs.sweep.space import Choice, Dimension, Point, Space

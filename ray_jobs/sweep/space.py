@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ray_jobs.errors import ConfigError
+from data.errors import ConfigError
 
 Point = dict[str, Any]
 """One value for each dimension, by the config's field name."""

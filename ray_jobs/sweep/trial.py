@@ -11,13 +11,13 @@ from typing import Any
 import ray
 from ray import tune
 
-from ray_jobs.errors import JobError, StorageError
-from ray_jobs.progress import BoardHandler, log_lines_to
-from ray_jobs.run_directory import digest_of
-from ray_jobs.saving import GOING_ON
-from ray_jobs.storage import Store
-from ray_jobs.storage.probe import Probe
-from ray_jobs.sweep.job import RunTrial
+from data.errors import JobError, StorageError
+from data.storage import Store
+from data.storage.probe import Probe
+from ray_jobs.checkpoint.schedule import GOING_ON
+from ray_jobs.results.run_directory import digest_of
+from ray_jobs.runtime.progress import BoardHandler, log_lines_to
+from ray_jobs.sweep.plan import RunTrial
 from ray_jobs.sweep.search import POINT
 from ray_jobs.sweep.space import Point, shown_point
 

@@ -12,7 +12,7 @@ P parameters, N workers of which n share a machine, b bytes a weight, A agents t
 
 from dataclasses import dataclass
 
-from ray_jobs.waltzrl.memory_plan import FLOAT32, MemoryPlan, Setting
+from ray_jobs.waltzrl.planning.memory import FLOAT32, MemoryPlan, Setting
 
 STATES = 3
 """Weights and two moments."""

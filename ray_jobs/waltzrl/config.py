@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
-from ray_jobs.errors import ConfigError
+from data.errors import ConfigError
 from ray_jobs.waltzrl.config_ranges import RANGES
 
 WORLD = "waltz-world"

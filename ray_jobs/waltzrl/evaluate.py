@@ -22,29 +22,29 @@ from typing import Any
 
 import torch
 
+from data.errors import ConfigError, DataError
+from data.storage import Store
 from ray_jobs.cli import parse_recipe, run_main
-from ray_jobs.errors import ConfigError, DataError
-from ray_jobs.progress import log_to_stdout
-from ray_jobs.run_directory import MANIFEST, fetch
-from ray_jobs.runtime import Place
-from ray_jobs.storage import Store
-from ray_jobs.waltzrl.base_model import load_tokenizer, model_folder, prepare_model
+from ray_jobs.results.run_directory import MANIFEST, fetch
+from ray_jobs.runtime.fit import Place
+from ray_jobs.runtime.progress import log_to_stdout
 from ray_jobs.waltzrl.config import RECIPES, WORLD, WaltzConfig
-from ray_jobs.waltzrl.dialogue import Sampler
-from ray_jobs.waltzrl.evaluation import Evaluation, Rows
+from ray_jobs.waltzrl.datasets.prompts import read_prompt_file
+from ray_jobs.waltzrl.datasets.splits import open_prompts
+from ray_jobs.waltzrl.evaluation.metrics import repair_verdict
+from ray_jobs.waltzrl.evaluation.rows import Evaluation, Rows
 from ray_jobs.waltzrl.evaluation_page import render, text_table
-from ray_jobs.waltzrl.export import COMPARED
 from ray_jobs.waltzrl.folder_agents import Shelf
 from ray_jobs.waltzrl.judge_choice import open_judge
-from ray_jobs.waltzrl.metrics import repair_verdict
+from ray_jobs.waltzrl.models.base import load_tokenizer, model_folder, prepare_model
 from ray_jobs.waltzrl.near_duplicates import group_near_duplicates
-from ray_jobs.waltzrl.prompt_files import read_prompt_file
 from ray_jobs.waltzrl.prompt_sets import Prompt
-from ray_jobs.waltzrl.prompts import PROMPTS
-from ray_jobs.waltzrl.prompts_of_run import open_prompts
-from ray_jobs.waltzrl.rollout import Sampling
-from ray_jobs.waltzrl.sampler_choice import open_sampler
+from ray_jobs.waltzrl.rollout.dialogue import Sampler
+from ray_jobs.waltzrl.rollout.hf import Sampling
+from ray_jobs.waltzrl.rollout.prompts import PROMPTS
+from ray_jobs.waltzrl.rollout.samplers import open_sampler
 from ray_jobs.waltzrl.train import MODEL_SEED
+from ray_jobs.waltzrl.training.export import COMPARED
 
 logger = logging.getLogger("ray_jobs.waltzrl.evaluate")  # also where python -m calls it __main__
 

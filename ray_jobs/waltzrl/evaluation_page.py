@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from html import escape
 
-from ray_jobs.report import STYLE, table
-from ray_jobs.waltzrl.evaluation import TITLES, Rows
-from ray_jobs.waltzrl.metrics import Interval, repair_line
-from ray_jobs.waltzrl.report import scores
+from ray_jobs.results.report import STYLE, table
+from ray_jobs.waltzrl.evaluation.metrics import Interval, repair_line
+from ray_jobs.waltzrl.evaluation.report import scores
+from ray_jobs.waltzrl.evaluation.rows import TITLES, Rows
 
 SHORT = {
     "ASR": "asr",

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ray_jobs.waltzrl.base_model import load_model
+from ray_jobs.waltzrl.models.base import load_model
 
 
 class Shelf:

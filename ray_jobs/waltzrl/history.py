@@ -22,7 +22,7 @@ class StageHistory:
     checks: list[dict[str, Any]] = field(default_factory=list)
     stopped: dict[str, Any] = field(default_factory=dict)
     code_sha256: list[str] = field(default_factory=list)
-    """Digests of the sources that took the steps, in order; see `ray_jobs.history`."""
+    """Digests of the sources that took the steps, in order; see `ray_jobs.results.history`."""
 
     def log(self, **entry: float | None) -> None:
         """Append one step to every curve; the first call decides their names."""

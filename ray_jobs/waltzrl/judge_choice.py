@@ -11,11 +11,11 @@ workers.
 
 import os
 
-from ray_jobs.errors import ConfigError
-from ray_jobs.waltzrl.judge_forms import FORMS
-from ray_jobs.waltzrl.judge_http import HTTPJudge
-from ray_jobs.waltzrl.judge_local import PREFIX, local_judge
-from ray_jobs.waltzrl.judges import Judge, rule_judge
+from data.errors import ConfigError
+from ray_jobs.waltzrl.judges.forms import FORMS
+from ray_jobs.waltzrl.judges.judges import Judge, rule_judge
+from ray_jobs.waltzrl.judges.local import PREFIX, local_judge
+from ray_jobs.waltzrl.judges.server import HTTPJudge
 
 API_KEY = "WALTZRL_JUDGE_API_KEY"
 

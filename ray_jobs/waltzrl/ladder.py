@@ -17,8 +17,8 @@ import dataclasses
 import logging
 from collections.abc import Callable
 
-from ray_jobs.errors import ConfigError, MicroBatchError
-from ray_jobs.waltzrl.loop import WaltzTask
+from data.errors import ConfigError, MicroBatchError
+from ray_jobs.waltzrl.training.loop import WaltzTask
 
 logger = logging.getLogger(__name__)
 

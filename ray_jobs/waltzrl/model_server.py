@@ -29,10 +29,10 @@ import torch.distributed as dist
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from ray_jobs.collectives import from_rank_zero
-from ray_jobs.errors import ConfigError, DataError
+from data.errors import ConfigError, DataError
+from ray_jobs.runtime.collectives import from_rank_zero
 from ray_jobs.waltzrl.http_json import PassingError, RefusedRequestError, post_json
-from ray_jobs.waltzrl.rollout import GathersModel, end_token_ids
+from ray_jobs.waltzrl.rollout.hf import GathersModel, end_token_ids
 
 KINDS = ("vllm", "sglang")
 WEIGHTS = "model.safetensors"

@@ -8,8 +8,8 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
-from ray_jobs.errors import DataError
-from ray_jobs.waltzrl.memory_plan import ModelShape
+from data.errors import DataError
+from ray_jobs.waltzrl.planning.memory import ModelShape
 
 
 def find_config(name: str) -> Path:

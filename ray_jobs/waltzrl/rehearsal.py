@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ray_jobs.waltzrl.config import WaltzConfig
 from ray_jobs.waltzrl.prompt_sets import Prompt
-from ray_jobs.waltzrl.prompts import PROMPTS, Message
+from ray_jobs.waltzrl.rollout.prompts import PROMPTS, Message
 
 Size = tuple[int, int]
 """(prompt tokens, action tokens) of a sample."""

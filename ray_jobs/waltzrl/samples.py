@@ -14,8 +14,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ray_jobs.waltzrl.dialogue import Labels, Reply, Trajectory
-from ray_jobs.waltzrl.rewards import FeedbackWeights, conversation_reward, feedback_reward_at
+from ray_jobs.waltzrl.algorithm.rewards import (
+    FeedbackWeights,
+    conversation_reward,
+    feedback_reward_at,
+)
+from ray_jobs.waltzrl.rollout.dialogue import Labels, Reply, Trajectory
 
 
 @dataclass(frozen=True)

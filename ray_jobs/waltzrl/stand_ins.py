@@ -9,9 +9,9 @@
 import json
 from collections.abc import Sequence
 
-from ray_jobs.waltzrl.dialogue import Labels, Reply, Request, Sampler, parse_feedback
-from ray_jobs.waltzrl.judges import Judge
-from ray_jobs.waltzrl.prompts import Prompts
+from ray_jobs.waltzrl.judges.judges import Judge
+from ray_jobs.waltzrl.rollout.dialogue import Labels, Reply, Request, Sampler, parse_feedback
+from ray_jobs.waltzrl.rollout.prompts import Prompts
 
 
 def guard(feedback: Sampler) -> Sampler:

@@ -15,19 +15,19 @@ from typing import Any
 
 import ray
 
+from data.storage import Store
+from ray_jobs.activations.prepare import cache_dir
 from ray_jobs.cli import parse_recipe, run_main
-from ray_jobs.preparation import cache_dir
-from ray_jobs.progress import log_to_stdout
-from ray_jobs.runtime import JobOptions, connect
-from ray_jobs.storage import Store
+from ray_jobs.runtime.fit import JobOptions, connect
+from ray_jobs.runtime.progress import log_to_stdout
 from ray_jobs.sweep.config import SweepConfig
-from ray_jobs.sweep.job import JobSpec, Plan, make_plan
+from ray_jobs.sweep.plan import JobSpec, Plan, make_plan
 from ray_jobs.sweep.prices import check_limit
 from ray_jobs.sweep.run import Trials, run_sweep
 from ray_jobs.sweep.space import shown_point
-from ray_jobs.waltzrl.base_model import prepare_model
 from ray_jobs.waltzrl.config import RECIPES, WaltzConfig
-from ray_jobs.waltzrl.prompts_of_run import PromptSets
+from ray_jobs.waltzrl.datasets.splits import PromptSets
+from ray_jobs.waltzrl.models.base import prepare_model
 from ray_jobs.waltzrl.train import MODEL_SEED, read_prompts, run_identity
 from ray_jobs.waltzrl.trials import WaltzTrials, trial_config
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ray_jobs.collectives import most
-from ray_jobs.waltzrl.dialogue import Reply, Trajectory
-from ray_jobs.waltzrl.learner import Learner
-from ray_jobs.waltzrl.metrics import CONVERSATION, TokenScores
+from ray_jobs.runtime.collectives import most
+from ray_jobs.waltzrl.algorithm.learner import Learner
+from ray_jobs.waltzrl.evaluation.metrics import CONVERSATION, TokenScores
+from ray_jobs.waltzrl.rollout.dialogue import Reply, Trajectory
 
 Score = Callable[[Sequence[Trajectory]], list[dict[str, TokenScores]]]
 """Scores of every dialogue by agent; collective."""

@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 
-from ray_jobs.run_directory import code_identity
-from ray_jobs.runtime import Place, place_alone
-from ray_jobs.storage import Store
+from data.storage import Store
+from ray_jobs.results.run_directory import code_identity
+from ray_jobs.runtime.fit import Place, place_alone
 from ray_jobs.sweep.config import SweepConfig
-from ray_jobs.sweep.job import Report
+from ray_jobs.sweep.plan import Report
 from ray_jobs.sweep.space import Point
-from ray_jobs.waltzrl.base_model import BaseModel
 from ray_jobs.waltzrl.config import WaltzConfig
-from ray_jobs.waltzrl.loop import Run, WaltzTask
-from ray_jobs.waltzrl.prompts_of_run import PromptSets
-from ray_jobs.waltzrl.report import write_report
+from ray_jobs.waltzrl.datasets.splits import PromptSets
+from ray_jobs.waltzrl.evaluation.report import write_report
+from ray_jobs.waltzrl.models.base import BaseModel
+from ray_jobs.waltzrl.training.loop import Run, WaltzTask
 
 
 def trial_config(
@@ -78,7 +78,7 @@ class WaltzTrials:
         return trial_config(self.base, point, len(self.prompts.train), self.sweep)
 
     def run(self, point: Point, folder: Store, report: Report) -> None:
-        """See `ray_jobs.sweep.job.RunTrial`."""
+        """See `ray_jobs.sweep.plan.RunTrial`."""
         task = self.task(point, folder)
         before, stage2 = task.config.stage1_steps, task.config.max_steps
         assert stage2 is not None
@@ -99,7 +99,7 @@ class WaltzTrials:
         self._write_report(task)
 
     def finish(self, point: Point, folder: Store) -> int | None:
-        """See `ray_jobs.sweep.job.FinishTrial`."""
+        """See `ray_jobs.sweep.plan.FinishTrial`."""
         task = self.task(point, folder)
         step = Run(task, Place(0, 1, torch.device("cpu"), lambda _: None)).finish()
         if step is None:

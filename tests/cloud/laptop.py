@@ -36,8 +36,8 @@ import pathlib
 exec(pathlib.Path("~/raylambda/cluster/python/sitecustomize.py").expanduser().read_text())
 import sys
 if "autoscaler" in sys.modules:  # in Ray's monitor
-    import autoscaler.gates
-    autoscaler.gates.CUDA_WAIT_S = 0
+    import autoscaler.ssh.gates
+    autoscaler.ssh.gates.CUDA_WAIT_S = 0
 """
 """What the head's Python does at its start: a CUDA that does not start gets no second chance."""
 

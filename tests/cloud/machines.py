@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 import pytest
 import requests
 
-from autoscaler.simulator.probe import Mode, why_not
+from autoscaler.simulator.machines.probe import Mode, why_not
 
 KEY = "-".join(("cloud", "test", "key", "0123456789abcdef"))
 QUICK = {

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from autoscaler.gates import Gate, read_verdict
-from autoscaler.simulator.network import bridge_names
+from autoscaler.simulator.machines.network import bridge_names
+from autoscaler.ssh.gates import Gate, read_verdict
 from tests.cloud.machines import (
     CloudProcess,
     process_list_watched,
@@ -72,8 +72,8 @@ def test_the_providers_gate_on_real_machines(
     cloud: CloudProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the provider sends it over ssh. What is wrong here does not mend itself by waiting."""
-    monkeypatch.setattr("autoscaler.gates.CUDA_WAIT_S", 0)
-    monkeypatch.setattr("autoscaler.gates.HEAD_WAIT_S", 0)
+    monkeypatch.setattr("autoscaler.ssh.gates.CUDA_WAIT_S", 0)
+    monkeypatch.setattr("autoscaler.ssh.gates.HEAD_WAIT_S", 0)
     cloud.call("POST", "/sim/faults", {"kind": "dead_cuda"})
     dead, good = (cloud.active(cloud.launch("gpu_1x_a10")) for _ in range(2))
 
@@ -227,7 +227,7 @@ def open_folder() -> Iterator[Path]:
 
 
 def why_not_as_a_user() -> str | None:
-    asking = "from autoscaler.simulator.probe import why_not; print(why_not('user') or '')"
+    asking = "from autoscaler.simulator.machines.probe import why_not; print(why_not('user') or '')"
     done = subprocess.run(
         [*as_a_user(), sys.executable, "-c", asking],
         capture_output=True,
@@ -270,7 +270,9 @@ def test_machines_that_cannot_be_are_one_line(capfd: pytest.CaptureFixture[str])
     from autoscaler.simulator.command import main
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("autoscaler.simulator.probe._PROGRAMS", {"no-such-program": "no-package"})
+        patch.setattr(
+            "autoscaler.simulator.machines.probe._PROGRAMS", {"no-such-program": "no-package"}
+        )
         assert main(["--machines", "root"]) == 2
     said = capfd.readouterr().err
     assert said == (

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from autoscaler.placement import Reason
-from ray_jobs.run_directory import verify
-from ray_jobs.storage import Store
+from autoscaler.instances.placement import Reason
+from data.storage import Store
+from ray_jobs.results.run_directory import verify
 from tests.cloud import stranger
 from tests.cloud.cluster import Cluster, cluster_up, result_uri
 from tests.cloud.laptop import Laptop

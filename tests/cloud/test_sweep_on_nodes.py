@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.run_directory import digest_of, verify
-from ray_jobs.storage import Store
+from data.storage import Store
+from ray_jobs.results.run_directory import digest_of, verify
 from ray_jobs.sweep.space import shown_point
 from tests.cloud.cluster import Cluster, Job, cluster_up, result_uri
 from tests.cloud.machines import require_machines, wait_for

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ray_jobs.preparation import Prepared
+from ray_jobs.activations.prepare import Prepared
 from tests.ray.training import Lines, prepared
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from ray_jobs import submission
-from ray_jobs.local_ray import local_ray
+from ray_jobs.demo import submission
+from ray_jobs.demo.local_ray import local_ray
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROCESS = re.compile(r"worker (\d+) of 2 runs as process (\d+)")

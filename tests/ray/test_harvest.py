@@ -11,14 +11,14 @@ import ray
 import torch
 from safetensors.torch import load_file, save_file
 
+from data.errors import ConfigError, DataError, JobError, NonFiniteError, StorageError
+from data.storage import Store
+from data.storage.probe import Probe
 from ray_jobs.activations.harvest import HarvestProgress, harvest
 from ray_jobs.activations.harvest_pool import MAX_DEATHS, HarvestPool
 from ray_jobs.activations.host_model import HostModel
 from ray_jobs.activations.manifest import MANIFEST_NAME, record_name, shard_name
 from ray_jobs.activations.shards import ActivationSet
-from ray_jobs.errors import ConfigError, DataError, JobError, NonFiniteError, StorageError
-from ray_jobs.storage import Store
-from ray_jobs.storage.probe import Probe
 from tests.hosts import N_LAYERS, save_tiny_llama
 from tests.ray.processes import children, kill_driver_after, wait_for
 
@@ -148,7 +148,7 @@ def test_shard_that_kills_every_actor_ends_the_harvest(
 DRIVER = """
 import sys, time, ray
 from ray_jobs.activations.harvest import harvest
-from ray_jobs.storage import Store
+from data.storage import Store
 from tests.ray.test_harvest import TEXTS, SHARD_ROWS
 def stop(progress):
     if progress.shards_done == 3:

@@ -7,11 +7,11 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from data.storage import Store
 from ray_jobs.activations.harvest_pool import HarvestPool
 from ray_jobs.activations.harvester import ShardTask
 from ray_jobs.activations.host_model import HostPlan
 from ray_jobs.activations.plan import plan_rows
-from ray_jobs.storage import Store
 from tests.hosts import save_tiny_llama
 
 pytestmark = pytest.mark.ray

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from ray_jobs.pii.detector import SAEPIIDetector
-from ray_jobs.run_directory import WORKING_DIRECTORIES
+from ray_jobs.results.run_directory import WORKING_DIRECTORIES
 
 pytestmark = pytest.mark.ray
 

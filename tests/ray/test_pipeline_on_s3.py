@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import ray
 
+from data.storage import Store
 from ray_jobs import pipeline
 from ray_jobs.pii.detector import SAEPIIDetector
-from ray_jobs.run_directory import verify
-from ray_jobs.runtime import connect
-from ray_jobs.storage import Store
+from ray_jobs.results.run_directory import verify
+from ray_jobs.runtime.fit import connect
 from tests.hosts import save_tiny_llama
 from tests.ray.training import Lines
 

@@ -11,8 +11,8 @@ import ray
 import torch
 from ray.cluster_utils import Cluster
 
-from ray_jobs import runtime
-from ray_jobs.preparation import Prepared
+from ray_jobs.activations.prepare import Prepared
+from ray_jobs.runtime import fit as runtime
 from ray_jobs.sae.loop import Worker, train_loop
 from ray_jobs.sae.measure import StepStatistics
 from tests.ray.training import CONFIG, Lines, train

@@ -14,10 +14,10 @@ import pytest
 import ray
 import torch
 
-from ray_jobs.errors import ConfigError, NonFiniteError, StorageError
-from ray_jobs.preparation import Prepared
-from ray_jobs.storage import Store
-from ray_jobs.storage.probe import Probe
+from data.errors import ConfigError, NonFiniteError, StorageError
+from data.storage import Store
+from data.storage.probe import Probe
+from ray_jobs.activations.prepare import Prepared
 from tests.activation_sets import save_set
 from tests.ray.processes import kill_driver_after
 from tests.ray.training import (
@@ -236,7 +236,7 @@ def test_a_worker_that_does_not_share_the_places_is_one_line(
     def elsewhere(*_: object) -> Iterator[Probe]:
         yield Probe("probe", (Store.open(str(tmp_path)),))  # a file that is not there
 
-    monkeypatch.setattr("ray_jobs.runtime.places", elsewhere)
+    monkeypatch.setattr("ray_jobs.runtime.fit.places", elsewhere)
     with pytest.raises(StorageError, match="is not the same place on node"):
         train(tmp_path, data, cpus_per_worker=1)
     assert list(tmp_path.iterdir()) == []

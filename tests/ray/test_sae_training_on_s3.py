@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import ray
 
+from data.errors import StorageError
+from data.storage import Store
+from ray_jobs.activations.prepare import Prepared
 from ray_jobs.checkpoint import CheckpointStore
-from ray_jobs.errors import StorageError
-from ray_jobs.preparation import Prepared
-from ray_jobs.saving import MAX_FAILED_SAVES
-from ray_jobs.storage import Store
+from ray_jobs.checkpoint.schedule import MAX_FAILED_SAVES
 from tests.ray.training import CONFIG, Lines, train
 from tests.storage.ceph import ACCESS_KEY, CephServer
 from tests.storage.faultproxy import Fault, FaultProxy, fault_on

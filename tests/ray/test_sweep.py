@@ -18,19 +18,19 @@ import pytest
 import ray
 from ray.tune.search.optuna import OptunaSearch
 
-from ray_jobs.dataset import DataConfig
-from ray_jobs.errors import JobError, RefusedError, StorageError
-from ray_jobs.preparation import Prepared
-from ray_jobs.run_directory import verify
-from ray_jobs.runtime import JobOptions
+from data.errors import JobError, RefusedError, StorageError
+from data.storage import Store
+from data.storage.probe import Probe
+from ray_jobs.activations.dataset import DataConfig
+from ray_jobs.activations.prepare import Prepared
+from ray_jobs.results.run_directory import verify
+from ray_jobs.runtime.fit import JobOptions
 from ray_jobs.sae.config import SAEConfig
 from ray_jobs.sae.sweep import job_spec, sweep_sae
 from ray_jobs.sae.train import prepare_for
-from ray_jobs.storage import Store
-from ray_jobs.storage.probe import Probe
 from ray_jobs.sweep import cost
 from ray_jobs.sweep.config import SweepConfig
-from ray_jobs.sweep.job import make_plan
+from ray_jobs.sweep.plan import make_plan
 from ray_jobs.sweep.prices import Prices, Rate
 from tests.ray.training import CONFIG, Lines
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ray_jobs.waltzrl import evaluate
-from ray_jobs.waltzrl.evaluation import TITLES
+from ray_jobs.waltzrl.evaluation.rows import TITLES
 from ray_jobs.waltzrl.train import main
 from tests.ray.small_llama import save_small_llama
 

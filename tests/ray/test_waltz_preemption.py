@@ -13,7 +13,7 @@ from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
 
-from ray_jobs.waltzrl.world_model import WorldModelSize, build_world_model
+from ray_jobs.waltzrl.models.world import WorldModelSize, build_world_model
 from tests.ray.training import Lines
 from tests.ray.waltz_rig import SHORT, curves, model_in, run_alone, train
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from ray_jobs.run_directory import fetch, verify
-from ray_jobs.storage import Store
-from ray_jobs.waltzrl.world_model import WorldModelSize, build_world_model
+from data.storage import Store
+from ray_jobs.results.run_directory import fetch, verify
+from ray_jobs.waltzrl.models.world import WorldModelSize, build_world_model
 from tests.ray.submitted import PROCESS, rank_1_after, run_and_kill_one
 from tests.ray.waltz_rig import AGENTS
 

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import ray
 
-from ray_jobs.run_directory import verify
-from ray_jobs.runtime import JobOptions
-from ray_jobs.storage import Store
+from data.storage import Store
+from ray_jobs.results.run_directory import verify
+from ray_jobs.runtime.fit import JobOptions
 from ray_jobs.sweep.config import SweepConfig
-from ray_jobs.sweep.job import make_plan
+from ray_jobs.sweep.plan import make_plan
 from ray_jobs.sweep.prices import Prices, Rate
 from ray_jobs.waltzrl.config import WaltzConfig
-from ray_jobs.waltzrl.prompts_of_run import open_prompts
+from ray_jobs.waltzrl.datasets.splits import open_prompts
+from ray_jobs.waltzrl.models.world import WorldModelSize, build_world_model
 from ray_jobs.waltzrl.sweep import job_spec, sweep_waltz
-from ray_jobs.waltzrl.world_model import WorldModelSize, build_world_model
 from tests.ray.submitted import run_and_kill_one
 from tests.ray.waltz_rig import AGENTS, SHORT, weights
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.storage import Store
-from ray_jobs.waltzrl.base_model import BaseModel, prepare_model
+from data.storage import Store
 from ray_jobs.waltzrl.config import WORLD, toy
+from ray_jobs.waltzrl.models.base import BaseModel, prepare_model
 from ray_jobs.waltzrl.train import MODEL_SEED
 from tests.ray.waltz_rig import run_alone
 

@@ -13,17 +13,17 @@ import ray
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from data.errors import ConfigError, DataError, NonFiniteError
+from data.storage import Store
 from ray_jobs.checkpoint import CheckpointStore
-from ray_jobs.errors import ConfigError, DataError, NonFiniteError
-from ray_jobs.run_directory import code_identity
-from ray_jobs.runtime import Place
-from ray_jobs.storage import Store
+from ray_jobs.results.run_directory import code_identity
+from ray_jobs.runtime.fit import Place
+from ray_jobs.waltzrl.datasets.splits import open_prompts
+from ray_jobs.waltzrl.evaluation.metrics import SPLITS
 from ray_jobs.waltzrl.history import trained_by
-from ray_jobs.waltzrl.loop import Run
-from ray_jobs.waltzrl.metrics import SPLITS
-from ray_jobs.waltzrl.prompts_of_run import open_prompts
+from ray_jobs.waltzrl.models.world import WorldModelSize, build_world_model
 from ray_jobs.waltzrl.train import summary, write_report
-from ray_jobs.waltzrl.world_model import WorldModelSize, build_world_model
+from ray_jobs.waltzrl.training.loop import Run
 from tests.ray.training import Lines
 from tests.ray.waltz_rig import (
     AGENTS,

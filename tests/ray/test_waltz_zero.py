@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from tests.unit.waltzrl import policy_rig as rig
+from tests.unit.ray_jobs.waltzrl import policy_rig as rig
 
 pytestmark = [
     pytest.mark.ray,

@@ -8,16 +8,16 @@ from typing import Any
 import ray.train
 import torch
 
+from data.storage import Store
 from ray_jobs.activations.host_files import locate
-from ray_jobs.runtime import JobOptions, Place
-from ray_jobs.storage import Store
-from ray_jobs.waltzrl.base_model import BaseModel
+from ray_jobs.runtime.fit import JobOptions, Place
+from ray_jobs.waltzrl.algorithm.policy import Policy
 from ray_jobs.waltzrl.batches import ActionBatch
 from ray_jobs.waltzrl.config import WaltzConfig, toy
-from ray_jobs.waltzrl.loop import Run, WaltzTask, train_loop
-from ray_jobs.waltzrl.policy import Policy
-from ray_jobs.waltzrl.prompts_of_run import open_prompts
+from ray_jobs.waltzrl.datasets.splits import open_prompts
+from ray_jobs.waltzrl.models.base import BaseModel
 from ray_jobs.waltzrl.train import train_waltz
+from ray_jobs.waltzrl.training.loop import Run, WaltzTask, train_loop
 
 SHORT = replace(
     toy(),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import requests
 
-from autoscaler.pacing import Turn
+from autoscaler.lambda_cloud.rate_limit import Turn
 from autoscaler.session import Session
 from autoscaler.simulator import InProcessAdapter, Simulation
 from tests import provider_rig as rig

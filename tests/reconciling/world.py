@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from autoscaler.pacing import Turn
+from autoscaler.lambda_cloud.rate_limit import Turn
 from autoscaler.provider import LambdaNodeProvider, ProviderError
 from autoscaler.simulator import Simulation
 from tests import provider_rig as rig

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.errors import CorruptFileError
+from data.storage import Store
 from ray_jobs.activations.manifest import shard_name
 from ray_jobs.activations.shards import ActivationSet
 from ray_jobs.activations.stream import ActivationStream
-from ray_jobs.errors import CorruptFileError
-from ray_jobs.storage import Store
 from tests.activation_sets import numbered_rows, save_set
 from tests.storage.faultproxy import Fault, FaultProxy
 

@@ -6,9 +6,9 @@ import time
 import pytest
 import torch
 
+from data.errors import StorageError
+from data.storage import Store
 from ray_jobs.checkpoint import BackgroundSaver, CheckpointInfo, CheckpointStore, Readers
-from ray_jobs.errors import StorageError
-from ray_jobs.storage import Store
 from tests.storage.ceph import CephServer, free_port
 from tests.storage.faultproxy import Fault, FaultProxy, fault_on
 

@@ -6,10 +6,10 @@ import pytest
 
 from data.build import build_pii
 from data.documents import Span, read_documents
+from data.errors import CorruptFileError, StorageError
 from data.files import join_uri, split_uri
 from data.manifest import Manifest
-from ray_jobs.errors import CorruptFileError, StorageError
-from ray_jobs.storage import Store
+from data.storage import Store
 
 pytestmark = pytest.mark.storage
 

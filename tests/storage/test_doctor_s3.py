@@ -1,11 +1,11 @@
-"""`python -m ray_jobs.storage doctor` on buckets that are well, sick and dead."""
+"""`python -m data.storage doctor` on buckets that are well, sick and dead."""
 
 import time
 
 import pytest
 
-from ray_jobs.storage import Store
-from ray_jobs.storage.__main__ import main
+from data.storage import Store
+from data.storage.__main__ import main
 from tests.conftest import BUCKET
 from tests.storage.ceph import SECRET_KEY, CephServer, free_port
 from tests.storage.faultproxy import Fault, FaultProxy, fault_on

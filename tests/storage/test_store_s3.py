@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ray_jobs.errors import CorruptFileError, StorageError
-from ray_jobs.storage import FileRecord, Store
+from data.errors import CorruptFileError, StorageError
+from data.storage import FileRecord, Store
 from tests.conftest import BUCKET
 from tests.storage.ceph import ACCESS_KEY, SECRET_KEY, CephServer, free_port
 from tests.storage.faultproxy import EVERY_WRITE, Fault, FaultProxy, Kind, fault_on
@@ -256,7 +256,7 @@ def test_a_profile_file_gives_the_credentials(
 def test_checksums_that_the_server_refuses_are_off_by_default(s3_uri: str) -> None:
     """The SDK's own default makes this server answer 411."""
     code = (
-        "import sys; from ray_jobs.storage import Store; from ray_jobs.errors import StorageError\n"
+        "import sys; from data.storage import Store; from data.errors import StorageError\n"
         "try: Store.open(sys.argv[1], retry_s=1).write_bytes('file', b'x' * (12 << 20))\n"
         "except StorageError as error: sys.stdout.write(str(error))"
     )

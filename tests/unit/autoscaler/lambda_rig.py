@@ -12,24 +12,24 @@ import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3 import HTTPResponse
 
-from autoscaler import tags
-from autoscaler.acquisition import Acquirer, Choice
-from autoscaler.budget import Caps
-from autoscaler.catalog import CatalogSource
-from autoscaler.client import LambdaClient
-from autoscaler.credentials import ApiKey
 from autoscaler.domain import Lane
 from autoscaler.events import EventLog
-from autoscaler.journal import Journal
-from autoscaler.launcher import Launcher, NodeSpec
-from autoscaler.ledger import Ledger
-from autoscaler.pacing import Pacer
+from autoscaler.instances.acquire import Acquirer, Choice
+from autoscaler.instances.journal import Journal
+from autoscaler.instances.launcher import Launcher, NodeSpec
+from autoscaler.instances.stockouts import Stockouts
+from autoscaler.instances.teardown import ClusterEnd
+from autoscaler.instances.terminator import Terminator
+from autoscaler.lambda_cloud import tags
+from autoscaler.lambda_cloud.catalog import CatalogSource
+from autoscaler.lambda_cloud.client import LambdaClient
+from autoscaler.lambda_cloud.credentials import ApiKey
+from autoscaler.lambda_cloud.rate_limit import Pacer
+from autoscaler.lambda_cloud.transport import Transport
+from autoscaler.money.budget import Caps
+from autoscaler.money.ledger import Ledger
 from autoscaler.simulator import CloudConfig, InProcessAdapter, Simulation
 from autoscaler.state import State
-from autoscaler.stockouts import Stockouts
-from autoscaler.teardown import ClusterEnd
-from autoscaler.termination import Terminator
-from autoscaler.transport import Transport
 
 URL = "https://lambda.test/api/v1"
 SECRET = "secret_key_0123456789abcdef"

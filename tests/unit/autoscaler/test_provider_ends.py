@@ -2,10 +2,10 @@
 
 import pytest
 
-from autoscaler.cluster_files import cluster_files
+from autoscaler.bootstrap.files import cluster_files
 from autoscaler.domain import Place
 from autoscaler.events import utc
-from autoscaler.placement import Reason
+from autoscaler.instances.placement import Reason
 from autoscaler.simulator import Ailment, Outage
 from tests import provider_rig as rig
 from tests.provider_rig import make, told

@@ -7,8 +7,8 @@ import pytest
 
 from autoscaler.domain import Place
 from autoscaler.errors import StateError
-from autoscaler.journal import Journal
-from autoscaler.ledger import Ledger
+from autoscaler.instances.journal import Journal
+from autoscaler.money.ledger import Ledger
 from autoscaler.state import State, TagStore
 
 

@@ -5,12 +5,12 @@ from click import ClickException
 from ray.autoscaler.node_launch_exception import NodeLaunchException
 
 from autoscaler import status_command
+from autoscaler.commands.end_cluster import end_own_cluster
+from autoscaler.commands.status import render
 from autoscaler.errors import StateError
-from autoscaler.launcher import IN_FLIGHT_S, SETTLE_S
-from autoscaler.self_termination import end_own_cluster
+from autoscaler.instances.launcher import IN_FLIGHT_S, SETTLE_S
 from autoscaler.simulator import FailNext
 from autoscaler.state import State
-from autoscaler.status import render
 from tests import provider_rig as rig
 from tests.provider_rig import make, told
 

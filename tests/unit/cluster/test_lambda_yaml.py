@@ -9,11 +9,11 @@ import pytest
 import ray
 import yaml
 
-from autoscaler.catalog import overlay
-from autoscaler.cluster_config import parse_cluster, parse_node_type
-from autoscaler.preflight import candidates
+from autoscaler.bootstrap.config import parse_cluster, parse_node_type
+from autoscaler.bootstrap.preflight import candidates
+from autoscaler.lambda_cloud.catalog import overlay
 from autoscaler.provider import LambdaNodeProvider
-from autoscaler.simulator.offers import REGIONS
+from autoscaler.simulator.cloud.offers import REGIONS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 FILE = REPOSITORY / "cluster" / "lambda.yaml"

@@ -120,7 +120,9 @@ def test_rays_monitor_finds_our_package_beside_its_own_autoscaler_py(
     beside = node / "site/ray/autoscaler" / folder
     beside.mkdir(parents=True)
     (beside / "autoscaler.py").write_text("raise SystemExit('the wrong one')\n")
-    (beside / "monitor.py").write_text("from autoscaler.tags import CLUSTER; print(CLUSTER)\n")
+    (beside / "monitor.py").write_text(
+        "from autoscaler.lambda_cloud.tags import CLUSTER; print(CLUSTER)\n"
+    )
     done = bash(node, f". ~/.bashrc; python {beside}/monitor.py")
     assert done.stdout == "ray-cluster-name\n", done.stderr
     # Any other script keeps what Python does.

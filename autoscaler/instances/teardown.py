@@ -1,0 +1,261 @@
+"""The end of a cluster: everything terminated, and that looked after until it is true.
+
+A list that shows nothing is not yet zero. A head goes on launching until its system is down,
+a machine appears in the list some time after it was made, and a list may leave one out. So
+zero is: nothing of the cluster listed that is not gone, no launch of ours without an outcome,
+and this for QUIET_S without a break, counted from when the last machine was really gone.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from autoscaler.domain import Charge, Instance, Status
+from autoscaler.errors import NotZeroError, StateError, UnavailableError, UserError
+from autoscaler.events import EventLog
+from autoscaler.instances.journal import Journal, Outcome
+from autoscaler.instances.launcher import IN_FLIGHT_S, SETTLE_S, Launcher
+from autoscaler.instances.reconcile import Records
+from autoscaler.instances.terminator import Terminator
+from autoscaler.lambda_cloud.client import LambdaClient
+from autoscaler.lambda_cloud.tags import KIND_HEAD, NODE_KIND, belongs_to, nonce_of
+from autoscaler.money.ledger import Ledger
+
+QUIET_S = 45.0
+"""Lists lag by up to 30 s behind a launch; half as much again."""
+LOOK_EVERY_S = 5.0
+TIME_LIMIT_S = 900.0
+"""After this long something is stuck that only Lambda's support can end."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Teardown:
+    """`ended` in the order in which they were found; `late` are those after the first look.
+
+    `charges` are the run's, as this machine knows them, and `unseen` the most that others of
+    its machines may have cost (`lives`). Without a state file it is one of unknown price.
+    """
+
+    ended: tuple[str, ...]
+    late: tuple[str, ...]
+    charges: list[Charge]
+    unseen: list[Charge]
+    took_s: float
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One complete list, as far as it concerns the cluster."""
+
+    live: tuple[str, ...]
+    leaving: tuple[str, ...]
+
+
+@dataclass
+class _Watch:
+    """What one teardown has seen: what this machine has written down, when each instance that was
+    to end was found first, and which Lambda has confirmed."""
+
+    started_s: float
+    records: Records
+    found: dict[str, float] = field(default_factory=dict[str, float])
+    gone: set[str] = field(default_factory=set[str])
+
+
+class ClusterEnd:
+    """Safe beside launches and terminations of other threads and processes."""
+
+    def __init__(
+        self,
+        client: LambdaClient,
+        journal: Journal,
+        ledger: Ledger,
+        launcher: Launcher,
+        terminator: Terminator,
+        events: EventLog,
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._client = client
+        self._journal = journal
+        self._ledger = ledger
+        self._launcher = launcher
+        self._terminator = terminator
+        self._events = events
+        self._clock = clock
+        self._sleep = sleep
+
+    def terminate_all(
+        self, cluster: str, *, quiet_s: float = QUIET_S, time_limit_s: float = TIME_LIMIT_S
+    ) -> Teardown:
+        """Ends every instance of the cluster and returns once that is verified.
+
+        Quarantined and unhealthy instances and late arrivals included. The API may be away
+        for a while; with a state file that cannot be read it looks for longer. Raises
+        NotZeroError, with the ids, after `time_limit_s`, and AuthError or AccountError at once.
+        Idempotent: an empty cluster takes `quiet_s`.
+        """
+        started_s = self._clock()
+        found = self._end(cluster, (), quiet_s, time_limit_s)
+        return self._report(cluster, found, started_s)
+
+    def terminate_others(
+        self,
+        cluster: str,
+        spared: Collection[str],
+        *,
+        quiet_s: float = QUIET_S,
+        time_limit_s: float = TIME_LIMIT_S,
+    ) -> None:
+        """The same for all but the instances `spared`; the run stays open."""
+        self._end(cluster, spared, quiet_s, time_limit_s)
+
+    def end_late_arrivals(self, cluster: str, *, time_limit_s: float = TIME_LIMIT_S) -> None:
+        """Ends what launches that were given up may still bring; the rest of the cluster stays.
+
+        For a process that goes away after such a launch, when no other looks after the
+        cluster. Raises NotZeroError when the API let it not be known in time.
+        """
+        started_s = self._clock()
+        while not self._nothing_comes(cluster):
+            if self._clock() - started_s > time_limit_s:
+                raise NotZeroError(
+                    f"cluster {cluster!r}: a launch had no clear answer, and the API does not say "
+                    "what became of it: a machine may bill; run `ray down` once the API answers"
+                )
+            self._sleep(LOOK_EVERY_S)
+
+    def _nothing_comes(self, cluster: str) -> bool:
+        """Whether a complete list shows no unwanted machine, at a time when none can come."""
+        late_s = self._clock() - SETTLE_S
+        try:
+            instances = self._client.list_instances()
+        except UnavailableError:
+            return False
+        self._launcher.reconcile(cluster, instances)
+        unwanted = self._journal.unwanted(cluster)
+        if any(nonce_of(i) in unwanted and not i.status.is_leaving for i in instances):
+            return False
+        unresolved = self._journal.unresolved(cluster)
+        return all(i.settled_s is not None and i.settled_s < late_s for i in unresolved)
+
+    def _end(
+        self, cluster: str, spared: Collection[str], quiet_s: float, time_limit_s: float
+    ) -> dict[str, float]:
+        """When each instance that was found to be ended was found first."""
+        records = Records(cluster, self._launcher, self._journal, self._ledger, self._events)
+        watch = _Watch(self._clock(), records)
+        quiet_since_s: float | None = None
+        pending: Sequence[str] = ("not looked yet",)
+        while True:
+            try:
+                pending = self._pass(cluster, spared, watch)
+            except UnavailableError as error:
+                pending = (f"the list cannot be read: {error}",)
+                self._end_known(cluster, spared, watch)
+            now_s = self._clock()
+            if pending:
+                quiet_since_s = None
+            elif quiet_since_s is None:
+                quiet_since_s = now_s
+            elif now_s - quiet_since_s >= quiet_s:
+                return watch.found
+            if now_s - watch.started_s > time_limit_s:
+                raise NotZeroError(
+                    f"cluster {cluster!r} may still run after {time_limit_s:.0f} s: "
+                    + "; ".join(pending or ("not yet quiet for long enough",))
+                )
+            self._sleep(LOOK_EVERY_S)
+
+    def _end_known(self, cluster: str, spared: Collection[str], watch: _Watch) -> None:
+        """Without a list: what this machine has written down as running, if it is this key's."""
+        with suppress(StateError):
+            ids = set(self._ledger.running_ids(cluster)) - self._ledger.foreign(cluster).keys()
+            live = sorted(ids - set(spared) - watch.gone)
+            now_s = self._clock()
+            for instance_id in live:
+                watch.found.setdefault(instance_id, now_s)
+            watch.gone |= self._terminator.terminate(live, "the cluster is ending").gone
+
+    def _pass(self, cluster: str, spared: Collection[str], watch: _Watch) -> tuple[str, ...]:
+        """Looks, ends what lives, and says what zero still waits for."""
+        look = self._look(cluster, spared, watch)
+        now_s = self._clock()
+        for instance_id in (*look.live, *look.leaving):
+            watch.found.setdefault(instance_id, now_s)
+        failed: dict[str, str] = {}
+        if look.live:
+            ended = self._terminator.terminate(look.live, "the cluster is ending")
+            watch.gone |= ended.gone
+            for instance_id, error in ended.failed.items():
+                if isinstance(error, UserError) and error.status in (401, 403):
+                    raise error
+                failed[instance_id] = f"{instance_id}: {error}"
+        waiting = [f"{id_}: ending" for id_ in (*look.live, *look.leaving) if id_ not in failed]
+        return (*failed.values(), *waiting, *self.unsettled(cluster, watch.started_s))
+
+    def _look(self, cluster: str, spared: Collection[str], watch: _Watch) -> _Look:
+        instances = self._client.list_instances()
+        known = watch.records.compare(instances)
+        mine = [i for i in instances if belongs_to(i, cluster) or nonce_of(i) in known.nonces]
+        listed = {instance.id for instance in mine}
+        live = [
+            instance.id
+            for instance in sorted(mine, key=_heads_first)
+            if not instance.status.is_leaving and instance.id not in known.collected
+        ]
+        listed.update(watch.gone)  # which the ledger may not have been told
+        # What we launched and no list has shown yet, or this one left out.
+        live += [id_ for id_ in known.running if id_ not in listed]
+        leaving = [i.id for i in mine if i.status is Status.TERMINATING]
+        return _Look(
+            tuple(id_ for id_ in live if id_ not in spared),
+            tuple(id_ for id_ in (*known.collected, *leaving) if id_ not in spared),
+        )
+
+    def unsettled(self, cluster: str, since_s: float) -> list[str]:
+        """Launches of a cluster that ends whose machine may yet appear; nobody waits for them any
+        more, and those past their time are settled. `since_s` is when the end began."""
+        now_s = self._clock()
+        try:
+            with suppress(StateError):
+                self._launcher.give_up(cluster)
+            intents = self._journal.unresolved(cluster)
+        except StateError as error:
+            over = now_s - since_s > IN_FLIGHT_S + SETTLE_S
+            return [] if over else [f"a launch may be under way: {error}"]
+        waiting: list[str] = []
+        for intent in intents:
+            # Only a state file that cannot be written leaves one open for so long.
+            given_up_s = intent.settled_s or intent.created_s + IN_FLIGHT_S
+            if now_s - given_up_s > SETTLE_S:
+                with suppress(StateError):
+                    self._journal.settle(intent.nonce, Outcome.ABSENT, now_s)
+            else:
+                waiting.append(f"launch {intent.nonce} ({intent.place}): outcome unknown")
+        return waiting
+
+    def _report(self, cluster: str, found: dict[str, float], started_s: float) -> Teardown:
+        now_s = self._clock()
+        first_s = min(found.values(), default=now_s)
+        late = tuple(id_ for id_, seen_s in found.items() if seen_s > first_s)
+        charges, unseen = [Charge(None, started_s, now_s)], list[Charge]()
+        try:
+            charges, unseen = self._ledger.charges(cluster), self._ledger.unseen(cluster)
+            self._ledger.close_run(cluster)
+        except StateError as error:
+            logger.warning("the run's end is not written down: %s", error)
+        self._events.write(
+            "cluster-ended", cluster=cluster, instances=len(found), late=len(late), running=0
+        )
+        return Teardown(tuple(found), late, charges, unseen, now_s - started_s)
+
+
+def _heads_first(instance: Instance) -> tuple[bool, str]:
+    """The head goes with the first batch: it is what launches more."""
+    return instance.tags.get(NODE_KIND) != KIND_HEAD, instance.id

@@ -1,0 +1,146 @@
+"""Instance types, prices and advertised capacity: live, over a dated snapshot.
+
+Prices have moved by a third within months, so the live ones count; the snapshot
+(`prices.json`, which says from when and where it is) fills in while the API cannot be read,
+and its specs serve where no request may be made. A price that neither has is None.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from math import inf
+
+from autoscaler.domain import Instance, InstanceType, Offering, Place, TypeOffer
+from autoscaler.errors import UnavailableError
+from autoscaler.lambda_cloud.client import LambdaClient
+from autoscaler.lambda_cloud.wire import Node, read_instance_type
+
+FRESH_S = 10.0
+"""How long a live answer is used again: openings last about 84 s, a request costs a second."""
+ADVERTISED_S = 60.0
+"""After this long without a live answer the advertised capacity counts as unknown."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """What can be had, at what price. `advertised` is None where it is not known."""
+
+    types: Mapping[str, InstanceType]
+    advertised: frozenset[Place] | None
+
+    def get(self, name: str) -> InstanceType | None:
+        return self.types.get(name)
+
+    def price_cents_per_hour(self, name: str) -> int | None:
+        found = self.types.get(name)
+        return found.price_cents_per_hour if found else None
+
+    def is_advertised(self, place: Place) -> bool:
+        return self.advertised is not None and place in self.advertised
+
+    def offerings(self, names: Iterable[str], regions: Iterable[str]) -> tuple[Offering, ...]:
+        """Every known place, available or not, in the order given."""
+        regions = list(regions)
+        return tuple(
+            Offering(Place(name, region), self.types[name], self.is_advertised(Place(name, region)))
+            for name in names
+            if name in self.types
+            for region in regions
+        )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    as_of: str
+    source: str
+    types: Mapping[str, InstanceType]
+
+
+@cache
+def snapshot() -> Snapshot:
+    """The packaged price list; no network."""
+    text = files("autoscaler").joinpath("prices.json").read_text(encoding="utf-8")
+    root = Node(json.loads(text), "prices.json")
+    types = [read_instance_type(node) for node in root.child("types").each()]
+    return Snapshot(
+        root.child("as_of").text(),
+        root.child("source").text(),
+        {instance_type.name: instance_type for instance_type in types},
+    )
+
+
+def overlay(live: Iterable[TypeOffer] | None) -> Catalog:
+    """The live answer over the snapshot; `None` is no answer."""
+    types = dict(snapshot().types)
+    if live is None:
+        return Catalog(types, None)
+    advertised: set[Place] = set()
+    for offer in live:
+        name = offer.instance_type.name
+        advertised.update(Place(name, region) for region in offer.regions)
+        if offer.instance_type.price_cents_per_hour is None and name in types:
+            continue
+        types[name] = offer.instance_type
+    return Catalog(types, frozenset(advertised))
+
+
+def with_price(instance: Instance) -> Instance:
+    """With the snapshot's price where Lambda gives none with the machine; None if neither has."""
+    given = instance.instance_type
+    known = snapshot().types.get(given.name)
+    if given.price_cents_per_hour is not None or known is None:
+        return instance
+    return replace(
+        instance, instance_type=replace(given, price_cents_per_hour=known.price_cents_per_hour)
+    )
+
+
+class CatalogSource:
+    """The catalog of this moment. Thread-safe; one request at a time, however many ask."""
+
+    def __init__(
+        self,
+        client: LambdaClient,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._asking = threading.Lock()
+        self._known = overlay(None)
+        self._read_s: float | None = None
+
+    def known(self, name: str) -> InstanceType | None:
+        """A type as last seen; sends nothing."""
+        return self._known.get(name)
+
+    def dearest_cents_per_hour(self) -> int:
+        """Of all types, as last seen; sends nothing."""
+        return max(t.price_cents_per_hour or 0 for t in self._known.types.values())
+
+    def current(self) -> Catalog:
+        """At most one request per FRESH_S, and one at a time: who comes while another asks takes
+        what is known. While the API is away: last prices, capacity unknown.
+
+        Raises AuthError and AccountError, which waiting does not mend.
+        """
+        if self._age_s() >= FRESH_S and self._asking.acquire(blocking=False):
+            try:
+                self._known = overlay(self._client.list_instance_types())
+                self._read_s = self._clock()
+            except UnavailableError:
+                pass  # the age says what the old answer is still good for
+            finally:
+                self._asking.release()
+        if self._age_s() >= ADVERTISED_S:
+            return Catalog(self._known.types, None)
+        return self._known
+
+    def _age_s(self) -> float:
+        """Infinite before the first answer, and when the clock was set back."""
+        if self._read_s is None or self._clock() < self._read_s:
+            return inf
+        return self._clock() - self._read_s

@@ -1,0 +1,103 @@
+"""The simulator's own controls, below `/sim/`. They need no key: the server is one's own.
+
+GET  /sim/ledger                       every instance with its cost
+GET  /sim/invariants                   counts; POST {"expect_none": true|false}
+GET  /sim/calls?endpoint=              the log of API calls
+GET  /sim/faults                       faults in force; POST {"kind": ...} adds one
+DELETE /sim/faults, /sim/faults/{id}   ends all, or one
+GET  /sim/clock                        cloud time; POST {"advance_s": n} in virtual time
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from autoscaler.simulator.api.api import Api, Reply, Request, json_reply
+from autoscaler.simulator.billing import ledger
+from autoscaler.simulator.cloud.clock import VirtualClock
+from autoscaler.simulator.cloud.faults_in_force import fault_from_json
+from autoscaler.simulator.invariants import Invariants
+
+PREFIX = "/sim"
+
+
+class Controls:
+    """Reads and moves a running simulation. Safe across threads."""
+
+    def __init__(self, api: Api, invariants: Invariants) -> None:
+        self._api = api
+        self._cloud = api.cloud
+        self._invariants = invariants
+        self._routes: dict[tuple[str, str], Callable[[Request], Any]] = {
+            ("GET", "/ledger"): self._ledger,
+            ("GET", "/invariants"): lambda _: self._invariants.report(),
+            ("POST", "/invariants"): self._expect,
+            ("GET", "/calls"): self._calls,
+            ("GET", "/faults"): lambda _: self._cloud.faults.to_json(),
+            ("POST", "/faults"): self._add_fault,
+            ("DELETE", "/faults"): self._remove_faults,
+            ("GET", "/clock"): lambda _: {"now": self._cloud.clock.now()},
+            ("POST", "/clock"): self._advance,
+        }
+
+    def handle(self, request: Request) -> Reply:
+        """Answers `{"data": ...}`, or 400 or 404 with `{"error": {"code", "message"}}`."""
+        path = request.path.removeprefix(PREFIX).rstrip("/")
+        if request.method == "DELETE" and path.startswith("/faults/"):
+            path = "/faults"
+        handler = self._routes.get((request.method, path))
+        if handler is None:
+            return _refusal(404, f"{request.method} {request.path}: no such control")
+        try:
+            with self._cloud.lock:
+                self._cloud.settle()
+                return json_reply(200, {"data": handler(request)})
+        except ValueError as error:
+            return _refusal(400, str(error))
+
+    def _ledger(self, request: Request) -> Any:
+        return ledger(self._cloud.instances.values(), self._cloud.clock.now())
+
+    def _expect(self, request: Request) -> Any:
+        expected = _body(request).get("expect_none")
+        if not isinstance(expected, bool):
+            raise ValueError("expect_none: must be true or false")
+        self._invariants.expect_none(expected)
+        return self._invariants.report()
+
+    def _calls(self, request: Request) -> Any:
+        wanted = request.query.get("endpoint")
+        return [asdict(c) for c in self._api.calls if wanted in (None, c.endpoint)]
+
+    def _add_fault(self, request: Request) -> Any:
+        return {"id": self._cloud.add_fault(fault_from_json(_body(request)))}
+
+    def _remove_faults(self, request: Request) -> Any:
+        number = request.path.removeprefix(f"{PREFIX}/faults").strip("/")
+        if not number:
+            self._cloud.faults.clear()
+        elif not number.isdecimal() or not self._cloud.faults.remove(int(number)):
+            raise ValueError(f"{number[:64]}: no such fault")
+        return {}
+
+    def _advance(self, request: Request) -> Any:
+        seconds = _body(request).get("advance_s")
+        clock = self._cloud.clock
+        if not isinstance(clock, VirtualClock):
+            raise ValueError("advance_s: time passes by itself here; start with --speed 0")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise ValueError("advance_s: must be a number of seconds")
+        clock.advance(seconds)
+        return {"now": self._cloud.settle()}
+
+
+def _body(request: Request) -> dict[str, Any]:
+    body = json.loads(request.body or b"{}")
+    if not isinstance(body, dict):
+        raise ValueError("body: must be a JSON object")
+    return body
+
+
+def _refusal(status: int, message: str) -> Reply:
+    return json_reply(status, {"error": {"code": "sim/invalid", "message": message}})

@@ -1,0 +1,140 @@
+"""One simulated instance: what was asked for, what it is now, and its face in the API."""
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from autoscaler.simulator.cloud.offers import TYPES, InstanceType, region_json, type_json
+from autoscaler.simulator.machines.machines import Address
+
+ENDED = frozenset({"terminating", "terminated", "preempted"})
+"""Statuses from which an instance does not come back."""
+
+
+@dataclass(frozen=True)
+class LaunchSpec:
+    """A launch that passed validation. `mounts` holds (mount point, file system id) pairs."""
+
+    instance_type: str
+    region: str
+    ssh_key_name: str
+    name: str | None = None
+    hostname: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+    file_system_names: tuple[str, ...] = ()
+    mounts: tuple[tuple[str, str], ...] = ()
+    image_id: str | None = None
+    image_family: str | None = None
+    firewall_ruleset_ids: tuple[str, ...] = ()
+    user_data: str = ""
+
+
+@dataclass
+class Instance:
+    """A record that lives as long as the cloud, ended or not. Times are cloud seconds.
+
+    `history` holds each status with the time it began, oldest first. `ailments` are the
+    faults it carries (`dead_cuda`, `untagged`, ...). `metered_from` and `metered_until`
+    bound what is billed.
+    """
+
+    number: int
+    id: str
+    spec: LaunchSpec
+    launched_at: float
+    listed_from: float
+    history: list[tuple[float, str]]
+    name: str | None
+    terminating_s: float
+    ailments: set[str] = field(default_factory=set)
+    address: Address | None = None
+    metered_from: float | None = None
+    metered_until: float | None = None
+    ended_at: float | None = None
+
+    @property
+    def type(self) -> InstanceType:
+        return TYPES[self.spec.instance_type]
+
+    @property
+    def status(self) -> str:
+        return self.history[-1][1]
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, or will, or cannot be told from one that does: what may leak."""
+        return self.status not in ENDED
+
+    def status_at(self, at: float) -> str | None:
+        """The status at an earlier time; None before the launch."""
+        for began, status in reversed(self.history):
+            if began <= at:
+                return status
+        return None
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The launch's tags, whatever the API shows of them."""
+        return dict(self.spec.tags)
+
+
+def _secret(instance: Instance) -> str:
+    return hashlib.sha256(f"jupyter {instance.id}".encode()).hexdigest()[:32]
+
+
+@cache
+def _actions(status: str) -> dict[str, Any]:
+    yes: dict[str, Any] = {"available": True}
+
+    def no(code: str, why: str) -> dict[str, Any]:
+        return {"available": False, "reason_code": code, "reason_description": why}
+
+    if status in ENDED:
+        blocked = no("vm-is-terminating", "Instance is terminating.")
+        return dict.fromkeys(("migrate", "rebuild", "restart", "cold_reboot", "terminate"), blocked)
+    if status == "booting":
+        blocked = no("vm-has-not-launched", "Instance has not launched yet.")
+        actions = dict.fromkeys(("migrate", "rebuild", "restart", "cold_reboot"), blocked)
+        return {**actions, "terminate": yes}
+    return dict.fromkeys(("migrate", "rebuild", "restart", "cold_reboot", "terminate"), yes)
+
+
+def instance_json(
+    instance: Instance, status: str, mounts: list[dict[str, str]], private_ip: bool
+) -> dict[str, Any]:
+    """The API's `Instance` object with the given status (the list may show an old one).
+
+    What is not known yet is left out, as the API's document has it, and so are `mounts`
+    where there are none.
+    """
+    spec = instance.spec
+    body: dict[str, Any] = {
+        "id": instance.id,
+        "status": status,
+        "ssh_key_names": [spec.ssh_key_name],
+        "file_system_names": list(spec.file_system_names),
+        "region": region_json(spec.region),
+        "instance_type": type_json(instance.type),
+        "actions": _actions(status),
+        "tags": [{"key": k, "value": v} for k, v in spec.tags],
+    }
+    if "untagged" in instance.ailments:
+        body["tags"] = []
+    if instance.name is not None:
+        body["name"] = instance.name
+    if mounts:
+        body["file_system_mounts"] = mounts
+    if spec.firewall_ruleset_ids:
+        body["firewall_rulesets"] = [{"id": i} for i in spec.firewall_ruleset_ids]
+    if instance.address is not None:
+        body["ip"] = instance.address.ip
+        if private_ip:
+            body["private_ip"] = instance.address.private_ip
+        default_host = "ip-" + instance.address.private_ip.replace(".", "-")
+        body["hostname"] = spec.hostname or default_host
+    if status == "active":
+        token = _secret(instance)
+        body["jupyter_token"] = token
+        body["jupyter_url"] = f"https://jupyter-{instance.id}.lambdaspaces.com/?token={token}"
+    return body

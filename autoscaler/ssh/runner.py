@@ -1,0 +1,129 @@
+"""Ray's ssh, with our gate before the first command on a new node, and a shutdown that ends it."""
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import click
+from ray.autoscaler._private.cli_logger import cli_logger
+from ray.autoscaler._private.command_runner import SSHCommandRunner
+from ray.autoscaler._private.subprocess_output_util import ProcessRunnerError
+
+from autoscaler.errors import AutoscalerError
+from autoscaler.forwarding import with_token
+from autoscaler.handover import Handover
+from autoscaler.ssh.gates import Gate, read_verdict
+
+SHUTDOWN = "sudo shutdown -h now"
+"""What Ray ends a machine with. Lambda goes on billing a machine that is shut down."""
+TEARDOWN = "ray teardown ~/ray_bootstrap_config.yaml --yes --workers-only; "
+"""Before it Ray ends the workers, with a command that Ray no longer has."""
+RAYS_STOP = re.compile(r"(?<![\w-])ray stop(?=[)'\" ]*$)")
+"""The end of a command that stops Ray on a head: what comes behind is the quotes of a container."""
+REPORT = '"$(dirname "$(command -v ray)")/python" -m autoscaler.charges_report'
+END_CLUSTER = '"$(dirname "$(command -v ray)")/python" -m autoscaler.commands.end_cluster'
+PROBE = "uptime"
+"""Ray's own first command: it asks whether ssh is up."""
+
+logger = logging.getLogger(__name__)
+
+
+class NodeGates(Protocol):
+    def gate(self, node_id: str) -> Gate | None:
+        """Raises AutoscalerError while it cannot be said what to check."""
+        ...
+
+    def report_fit(self, node_id: str) -> None: ...
+
+    def report_unfit(self, node_id: str, reason: str) -> None: ...
+
+    def has_ended(self, node_id: str) -> bool: ...
+
+
+class GateError(click.ClickException):
+    """The node is unfit. Ray's updater shows `cmd`, `returncode` and `stderr`, no traceback."""
+
+    cmd = "check of GPUs and network"
+    returncode = 1
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the node is unfit and was ended: {reason}")
+        self.stderr = reason
+
+
+class GatedSSHCommandRunner(SSHCommandRunner):
+    """A node that is being set up passes its gate first; nodes in use are not checked again.
+
+    `handover_from` gives what takes a head's word of its costs, None for other nodes.
+    """
+
+    def __init__(
+        self,
+        gates: NodeGates,
+        handover_from: Callable[[str], Handover | None],
+        **ray_arguments: Any,
+    ) -> None:
+        super().__init__(**ray_arguments)
+        self._gates = gates
+        self._handover_from = handover_from
+        self._node = str(ray_arguments["node_id"])
+        self._cluster = str(ray_arguments["cluster_name"])
+        self._is_open = False
+
+    def run(self, cmd: str | None = None, *args: Any, **options: Any) -> Any:
+        if cmd != PROBE:
+            self._pass_gate()
+        if options.pop("shutdown_after_run", False):
+            cmd = f"{cmd}; {SHUTDOWN}"
+        if cmd:
+            cmd = cmd.replace(TEARDOWN, "").replace(SHUTDOWN, END_CLUSTER)
+        with with_token(options.get("port_forward"), self._cluster) as forwards:
+            if forwards is not None:
+                options["port_forward"] = forwards
+            try:
+                result = super().run(cmd, *args, **options)
+                if cmd and RAYS_STOP.search(cmd):
+                    self._take_report(RAYS_STOP.sub(lambda _: REPORT, cmd))
+                return result
+            except click.ClickException:
+                # The head took the connection along; whether it has ended, Lambda knows.
+                if not (cmd and END_CLUSTER in cmd and self._gates.has_ended(self._node)):
+                    raise
+        cli_logger.success("The cluster has ended; `ray down` verifies it and tells the cost.")
+        return None
+
+    def _take_report(self, command: str) -> None:
+        """Best effort: a head that does not tell counts for what it may have spent."""
+        handover = self._handover_from(self._node)
+        if handover is None:
+            return
+        try:
+            output = cast(bytes, super().run(command, with_output=True))
+            handover.from_head(self._node, output.decode(errors="replace"))
+        except (click.ClickException, ProcessRunnerError, AutoscalerError) as error:
+            logger.warning("what the head's workers have cost was not learned: %s", error)
+
+    def run_rsync_up(self, source: str, target: str, options: Any = None) -> None:
+        self._pass_gate()
+        super().run_rsync_up(source, target, options=options)
+
+    def _pass_gate(self) -> None:
+        if self._is_open:
+            return
+        try:
+            gate = self._gates.gate(self._node)
+            problem = self._ask(gate) if gate else None
+        except AutoscalerError as error:
+            raise click.ClickException(str(error)) from None
+        if gate is not None:
+            if problem is not None:
+                self._gates.report_unfit(self._node, problem)
+                raise GateError(problem)
+            self._gates.report_fit(self._node)
+        self._is_open = True
+
+    def _ask(self, gate: Gate) -> str | None:
+        # Bytes, whatever Ray declares.
+        output = cast(bytes, super().run(gate.command(), with_output=True))
+        return read_verdict(output.decode(errors="replace"))

@@ -1,0 +1,123 @@
+"""The run directory: results by the users' names, and a manifest that says they are whole.
+
+`manifest.json` is written last. It lists every result with size and sha256, and what the run
+depended on; a run whose manifest stands and whose inputs are the same need not run again. One
+that does run again takes the manifest away first, so that it never speaks for files of two runs.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ray_jobs
+from data.errors import CorruptFileError, DataError
+from data.storage import FileRecord, Store
+
+MANIFEST = "manifest.json"
+
+WORKING_DIRECTORIES = ("activations/", "cache/", "checkpoints/")
+"""What a run keeps beside its results when both share a directory."""
+
+
+def code_identity() -> dict[str, str]:
+    """Version of this package and a digest of its sources, wherever they were uploaded to."""
+    digest = hashlib.sha256()
+    root = Path(ray_jobs.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return {"raylambda": _version(), "code_sha256": digest.hexdigest()}
+
+
+def _version() -> str:
+    try:
+        return version("raylambda")
+    except ModuleNotFoundError:  # an uploaded working directory, not an installation
+        return "uninstalled"
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that stand for JSON-able values, to name a directory by."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def result_files(run: Store) -> list[str]:
+    """Names of the results in a run directory."""
+    return [
+        name
+        for name in run.files()
+        if name != MANIFEST and not name.startswith(WORKING_DIRECTORIES)
+    ]
+
+
+def unseal(run: Store) -> None:
+    """Before a result changes: the directory holds no whole run until it is sealed. Idempotent."""
+    run.delete(MANIFEST)
+
+
+def seal(run: Store, about: Mapping[str, Any], results: Sequence[str] | None = None) -> None:
+    """Write the manifest over `results`; `about` says what the run depended on.
+
+    `results`: those of these names that are there; one that ends in "/" stands for all below it.
+    None for a directory that holds nothing else than results.
+    """
+    files = {}
+    for name in result_files(run):
+        if results is not None and not _named(name, results):
+            continue
+        data = run.read_bytes(name)
+        files[name] = {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    run.write_json(MANIFEST, {"files": files, "run": dict(about)})
+
+
+def _named(name: str, names: Sequence[str]) -> bool:
+    return any(name == each or (each.endswith("/") and name.startswith(each)) for each in names)
+
+
+def whole_run(run: Store, about: Mapping[str, Any]) -> bool:
+    """Whether the directory holds the whole, unaltered result of a run that depended on `about`,
+    and perhaps on more that it found out on the way."""
+    if not run.exists(MANIFEST):
+        return False
+    its = run.read_json(MANIFEST).get("run", {})
+    if {name: its.get(name) for name in about} != json.loads(json.dumps(dict(about))):
+        return False
+    try:
+        verify(run)
+    except CorruptFileError:
+        return False
+    return True
+
+
+def verify(run: Store) -> int:
+    """Check every result against the manifest; returns their number.
+
+    Raises:
+        CorruptFileError: a file is missing or other than recorded.
+    """
+    files = run.read_json(MANIFEST)["files"]
+    for name, record in files.items():
+        run.read_bytes(name, FileRecord(record["size_bytes"], record["sha256"]))
+    return len(files)
+
+
+def fetch(run: Store, names: Sequence[str], folder: Path) -> None:
+    """Copy results below `folder`, each checked against the manifest; a name that ends in "/"
+    stands for all below it.
+
+    Raises:
+        DataError: there is no manifest, so the run is not whole, or it lists no such result.
+        CorruptFileError: a file is missing or other than recorded.
+    """
+    if not run.exists(MANIFEST):
+        raise DataError(f"{run.uri} holds no {MANIFEST}: give the directory of a finished run")
+    files = run.read_json(MANIFEST)["files"]
+    for name in names:
+        found = [each for each in files if _named(each, [name])]
+        if not found:
+            raise DataError(f"{run.uri}/{MANIFEST} lists no {name}")
+        for each in found:
+            record = FileRecord(files[each]["size_bytes"], files[each]["sha256"])
+            run.fetch(each, folder / each, record)

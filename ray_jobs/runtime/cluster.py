@@ -1,0 +1,119 @@
+"""Whether and how often a worker fits on the cluster that there is, or that there may be."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from data.errors import RefusedError
+
+Resources = Mapping[str, float]
+
+HEAD_CONFIG = "ray_bootstrap_config.yaml"
+"""In the home directory of a head."""
+
+
+def node_that_fits(needs: Resources) -> Resources:
+    """The resources of a node, standing or of a type that the autoscaler may start, that has
+    room for a worker or trial; of several, the one it fills most.
+
+    Raises:
+        RefusedError: there is none, so that it would wait for ever.
+    """
+    standing, startable = standing_nodes(), startable_nodes()
+    fitting = [node for node in [*standing, *startable] if fits(needs, node)]
+    if not fitting:
+        kinds = "; ".join(sorted({shown(node) for node in [*standing, *startable]})) or "no nodes"
+        raise RefusedError(
+            f"no node has room for {shown(needs)}, and none could be started: the "
+            f"cluster has {kinds}. Ask for less with --cpus-per-worker or --no-use-gpu, or add a "
+            "node type"
+        )
+    return min(fitting, key=lambda node: sum(node.get(name, 0) for name in needs))
+
+
+def fits(needs: Resources, node: Resources) -> bool:
+    """Whether an empty node has all that is needed."""
+    return all(node.get(name, 0) >= need for name, need in needs.items())
+
+
+def check_room(needs: Resources, workers: int) -> None:
+    """Refuse workers that all nodes together, standing and startable, could never hold at once.
+
+    Raises:
+        RefusedError: so it is, or no node has room for even one.
+    """
+    node_that_fits(needs)
+    most = room([*standing_nodes(), *startable_nodes()], needs)
+    if most < workers:
+        raise RefusedError(
+            f"{workers} workers of {shown(needs)} each are asked for, and all nodes that stand or "
+            f"could be started have room for {most}: lower --num-workers or --cpus-per-worker, "
+            "or add nodes"
+        )
+
+
+def cpus_for_each(workers: int) -> int:
+    """The most CPUs that each of `workers` can have; 1 where not even that is there.
+
+    They share out the standing nodes; only where those are too few, also the startable ones.
+    """
+    standing = standing_nodes()
+    for nodes in (standing, [*standing, *startable_nodes()]):
+        largest = int(max((node.get("CPU", 0) for node in nodes), default=0))
+        for cpus in range(largest, 0, -1):
+            if room(nodes, {"CPU": cpus}) >= workers:
+                return cpus
+    return 1
+
+
+def has_gpus() -> bool:
+    """Whether a node has a GPU, be it one that the autoscaler may start."""
+    return any(node.get("GPU", 0) >= 1 for node in [*standing_nodes(), *startable_nodes()])
+
+
+def room_now(needs: Resources) -> int:
+    """How many workers or trials the standing nodes have room for when they are empty."""
+    return room(standing_nodes(), needs)
+
+
+def room(nodes: Sequence[Resources], needs: Resources) -> int:
+    """How many workers or trials `nodes` have room for when they are empty."""
+    return sum(
+        int(min(node.get(name, 0) // need for name, need in needs.items() if need))
+        for node in nodes
+    )
+
+
+def standing_nodes() -> list[dict[str, float]]:
+    """Resources of every node that is up."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def startable_nodes() -> list[dict[str, float]]:
+    """Resources of every node that the autoscaler may start, those that it has started among
+    them; none where no autoscaler runs."""
+    types = node_types().values()
+    return [dict(each["resources"]) for each in types for _ in range(each.get("max_workers", 0))]
+
+
+def node_types() -> dict[str, dict[str, Any]]:
+    """The autoscaler's node types by name; none where no autoscaler runs.
+
+    Read from the configuration that Ray's autoscaler itself reads, on the head, where drivers of
+    jobs run: it tells Ray's control service what there is, not what there could be.
+    """
+    try:
+        # JSON, whatever its name says.
+        cluster = json.loads((Path.home() / HEAD_CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return cluster["available_node_types"]
+
+
+def shown(resources: Resources | Sequence[tuple[str, float]]) -> str:
+    """ "4 CPU, 1 GPU"; memory and the names of nodes are left out."""
+    pairs = dict(resources)
+    return ", ".join(f"{pairs[name]:g} {name}" for name in ("CPU", "GPU") if pairs.get(name))

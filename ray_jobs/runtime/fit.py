@@ -1,0 +1,277 @@
+"""Ray Train, as the jobs use it: how many workers, on what, and what happens when one dies.
+
+Ray Train is given metrics and never a checkpoint. Checkpoints go through
+`ray_jobs.checkpoint` alone, because Ray's own path to object storage ends in
+`pyarrow.fs.copy_files`, which reports success when an upload failed, and because one failed
+write of the controller's snapshot ends a job whatever `max_failures` says. So Ray's own state
+lives in a scratch directory of the driver's machine, and an outage of the object storage can
+reach only our own code, which rides it out. A job that starts again finds its newest committed
+checkpoint in the storage, not in Ray.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from data.errors import ConfigError, JobError
+from data.storage.probe import Probe
+from ray_jobs.places import places
+from ray_jobs.running_ray import address_to_join, no_ray_at
+from ray_jobs.runtime.cluster import check_room, cpus_for_each, has_gpus, room_now, shown
+from ray_jobs.runtime.progress import log_to_board
+
+logger = logging.getLogger(__name__)
+
+RESIZE_INTERVAL_S = 60.0
+"""How often a training that may grow looks for room: a growth costs the steps since the newest
+checkpoint and the start of the workers."""
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """Where a job runs and what it may use; the same for every job."""
+
+    output_dir: str = "runs/latest"
+    """Run directory for the results: a local path, file:// or s3:// URI."""
+
+    storage: str | None = None
+    """Directory for data, activations and checkpoints, shared by runs; default: the output_dir."""
+
+    num_workers: str = "1"
+    """Training workers: "4", or "1-4" for as many as there are at any time."""
+
+    use_gpu: bool | None = None
+    """Whether each worker takes a GPU; default: if the cluster has any or can start any."""
+
+    cpus_per_worker: int | None = None
+    """CPUs of each worker; default: the nodes' CPUs shared out, or 1 with a GPU."""
+
+    max_failures: int = 3
+    """How often the workers are started again after one of them died."""
+
+    price_cents_per_hour: int | None = None
+    """Price of the machines in cents per hour, to show the cost so far."""
+
+    def __post_init__(self) -> None:
+        low, high = self.worker_range
+        if not 1 <= low <= high:
+            raise ConfigError("num_workers", f'must be "N" or "LOW-HIGH", not {self.num_workers!r}')
+        if self.max_failures < 0:
+            raise ConfigError("max_failures", f"must not be negative: {self.max_failures}")
+        if self.cpus_per_worker is not None and self.cpus_per_worker < 1:
+            raise ConfigError("cpus_per_worker", f"must be at least 1: {self.cpus_per_worker}")
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """Fewest and most workers; (0, 0) for what cannot be read."""
+        low, _, high = self.num_workers.partition("-")
+        try:
+            return int(low), int(high or low)
+        except ValueError:
+            return 0, 0
+
+    @property
+    def storage_uri(self) -> str:
+        """`storage`, or the output directory."""
+        return self.storage or self.output_dir
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one copy of a loop runs, to whom it tells its metrics, and who tells it to hurry."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    report: Callable[[dict[str, Any]], None]
+    preempted: Callable[[], bool] = lambda: False
+    """Whether a machine of the group is about to be taken away; collective."""
+
+
+def place_in_group() -> Place:
+    """This Ray Train worker's place; every rank reports alike."""
+    context = ray.train.get_context()
+    return Place(
+        context.get_world_rank(),
+        context.get_world_size(),
+        ray.train.torch.get_device(),
+        ray.train.report,
+        lambda: ray.train.get_preemption_info() is not None,
+    )
+
+
+def place_alone(report: Callable[[dict[str, Any]], None]) -> Place:
+    """The place of a loop that has this process to itself, with its GPU if it was given one."""
+    use_assigned_cpus()
+    device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+    return Place(0, 1, device, report)
+
+
+def use_assigned_cpus() -> None:
+    """PyTorch takes as many threads as Ray gave this process CPUs."""
+    resources = ray.get_runtime_context().get_assigned_resources()
+    torch.set_num_threads(max(1, int(resources.get("CPU", 1))))
+
+
+def connect() -> None:
+    """Join the cluster of RAY_ADDRESS or the Ray of this machine, or start a local one; workers'
+    noise stays in Ray's logs.
+
+    Raises:
+        InputError: no Ray is at RAY_ADDRESS.
+    """
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(address_to_join(), log_to_driver=False, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise no_ray_at(os.environ.get("RAY_ADDRESS", ""), error) from error
+
+
+def worker_needs(options: JobOptions) -> dict[str, float]:
+    """What each training worker takes of a node.
+
+    Raises:
+        RefusedError: the fewest workers asked for have no room, and never could.
+    """
+    low, high = options.worker_range
+    use_gpu = has_gpus() if options.use_gpu is None else options.use_gpu
+    cpus = options.cpus_per_worker or (1 if use_gpu else cpus_for_each(high))
+    needs = {"CPU": float(cpus), **({"GPU": 1.0} if use_gpu else {})}
+    check_room(needs, low)
+    return needs
+
+
+def scaling(options: JobOptions) -> ScalingConfig:
+    """How many workers of what size; elastic if the options name a range. Errors: as above."""
+    low, high = options.worker_range
+    needs = worker_needs(options)
+    if room_now(needs) < low:
+        logger.info("train  %d workers of %s each: waiting for nodes", low, shown(needs))
+    return ScalingConfig(
+        num_workers=low if low == high else (low, high),
+        use_gpu="GPU" in needs,
+        resources_per_worker=needs,
+        elastic_resize_monitor_interval_s=RESIZE_INTERVAL_S,
+    )
+
+
+class _Restarts(UserCallback):
+    """Says when workers died, where a person looks."""
+
+    def __init__(self, board: ray.actor.ActorHandle, max_failures: int) -> None:
+        self._board = board
+        self._left = max_failures
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for rank, error in worker_exceptions.items():
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            self._board.post.remote(f"train  worker {rank} ended: {reason}")
+        if self._left:
+            self._board.post.remote(
+                "train  starting the workers again from the newest checkpoint "
+                f"({self._left} tries left)"
+            )
+        self._left -= 1
+
+
+class _Trainer(TorchTrainer):
+    """Leaves Ctrl-C to Python, so that it is a KeyboardInterrupt as everywhere in a job.
+
+    Ray would end the process without a word and with exit code 1, and would do so with whatever
+    follows the training too.
+    """
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Registers none."""
+
+
+def fit(
+    loop: Callable[[dict[str, Any]], None],
+    task: Mapping[str, Any],
+    options: JobOptions,
+    board: ray.actor.ActorHandle,
+) -> dict[str, Any]:
+    """Run `loop(task)` on Ray Train's workers and return the last metrics it reported.
+
+    Raises:
+        JobError: the error of `board.fatal()`, which no restart could mend, or that the
+            workers died more than `max_failures` times; errors of `places` and `worker_needs`.
+    """
+    scratch = tempfile.mkdtemp(prefix="raylambda-train-")
+    try:
+        with places(options.output_dir, options.storage) as probe:
+            result = _Trainer(
+                _Guarded(loop, probe),
+                train_loop_config={**task, "board": board},
+                scaling_config=scaling(options),
+                run_config=RunConfig(
+                    name=f"train-{uuid.uuid4().hex[:8]}",
+                    storage_path=scratch,
+                    failure_config=FailureConfig(max_failures=options.max_failures),
+                    callbacks=[_Restarts(board, options.max_failures)],
+                ),
+            ).fit()
+    except TrainingFailedError as error:
+        _raise_fatal(board)
+        reason = str(error).strip().splitlines()[-1]
+        raise JobError(
+            f"training ended after {options.max_failures} restarts: {reason}; "
+            "run the same command again to go on from the newest checkpoint"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    _raise_fatal(board)
+    return dict(result.metrics or {})
+
+
+def _raise_fatal(board: ray.actor.ActorHandle) -> None:
+    fatal = ray.get(board.fatal.remote())
+    if fatal is not None:
+        raise fatal
+
+
+class _Guarded:
+    """Keeps Ray Train from repeating what no repetition mends.
+
+    A JobError (a NaN, a missing bucket) is put on the board. One worker alone then returns;
+    one of several raises, which ends the others' collectives, and the restarted workers see
+    the board and return at once.
+    """
+
+    def __init__(self, loop: Callable[[dict[str, Any]], None], probe: Probe) -> None:
+        self._loop = loop
+        self._probe = probe
+
+    def __call__(self, task: dict[str, Any]) -> None:
+        board = task["board"]
+        log_to_board(board)
+        if ray.get(board.fatal.remote()) is not None:
+            return
+        use_assigned_cpus()
+        context = ray.train.get_context()
+        logger.info(
+            "train  worker %d of %d runs as process %d on %s",
+            *(context.get_world_rank(), context.get_world_size(), os.getpid()),
+            ray.util.get_node_ip_address(),
+        )
+        try:
+            self._probe.check(ray.util.get_node_ip_address())
+            self._loop(task)
+        except JobError as error:
+            ray.get(board.fail.remote(error))
+            if context.get_world_size() > 1:
+                raise

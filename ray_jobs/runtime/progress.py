@@ -1,0 +1,145 @@
+"""Progress of long work: rate, time left, cost so far, on one line.
+
+Workers log to the `ray_jobs` logger as any code does. `Board` is a small actor that carries
+these lines to the driver, whose output is what `ray job logs` shows; Ray's own log forwarding
+would mix them with every process's noise.
+"""
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from data.errors import JobError
+
+POLL_INTERVAL_S = 0.5
+
+
+@dataclass
+class Progress:
+    """Turns counts into "320/480  12.3 steps/s  0:13 left".
+
+    Work done before `start` (a resumed run) counts for the share but not for the rate.
+    """
+
+    total: int
+    unit: str
+    price_cents_per_hour: int | None = None
+    done_before: int = 0
+    clock: Callable[[], float] = time.monotonic
+    started_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started_s = self.clock()
+
+    def line(self, done: int) -> str:
+        """One line for `done` of `total`."""
+        elapsed_s = max(self.clock() - self.started_s, 1e-9)
+        rate = (done - self.done_before) / elapsed_s
+        parts = [f"{done:,}/{self.total:,} {self.unit}", f"{done / max(self.total, 1):.0%}"]
+        if rate > 0:
+            parts.append(
+                f"{rate:,.1f} {self.unit}/s" if rate < 100 else f"{rate:,.0f} {self.unit}/s"
+            )
+            parts.append(f"{clock_time((self.total - done) / rate)} left")
+        if self.price_cents_per_hour is not None:
+            parts.append(f"${elapsed_s / 3600 * self.price_cents_per_hour / 100:.2f} so far")
+        return "  ".join(parts)
+
+
+def clock_time(seconds: float) -> str:
+    """75 -> "1:15", 3675 -> "1:01:15"."""
+    minutes, secs = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{secs:02}" if hours else f"{minutes}:{secs:02}"
+
+
+@ray.remote(num_cpus=0)
+class Board:
+    """Carries log lines, and the error that no retry can mend, from workers to the driver."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._fatal: JobError | None = None
+
+    def post(self, line: str) -> None:
+        """Add a line for the driver to print."""
+        self._lines.append(line)
+
+    def drain(self) -> list[str]:
+        """Take the lines posted since the last call."""
+        lines, self._lines = self._lines, []
+        return lines
+
+    def fail(self, error: JobError) -> None:
+        """Record the error that ends the job; the first one stays."""
+        self._fatal = self._fatal or error
+
+    def fatal(self) -> JobError | None:
+        """The error that ends the job, if any."""
+        return self._fatal
+
+
+class BoardHandler(logging.Handler):
+    """A logging handler that posts to a Board."""
+
+    def __init__(self, board: ray.actor.ActorHandle) -> None:
+        super().__init__()
+        self._board = board
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._board.post.remote(self.format(record))
+
+
+def log_to_board(board: ray.actor.ActorHandle) -> None:
+    """In a worker: send the `ray_jobs` loggers' lines to the driver. Idempotent."""
+    log_lines_to(BoardHandler(board))
+
+
+def log_lines_to(handler: logging.Handler) -> None:
+    """Send the `ray_jobs` and `data` loggers' lines to `handler` alone. Idempotent."""
+    for name in ("ray_jobs", "data"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+def log_to_stdout() -> None:
+    """In a driver: the `ray_jobs` loggers' lines are the job's output. Idempotent."""
+    log_lines_to(logging.StreamHandler(sys.stdout))
+
+
+@contextmanager
+def board_lines() -> Iterator[ray.actor.ActorHandle]:
+    """A Board whose lines this process logs until the block ends."""
+    # Beside the driver: a machine that goes must not take it along, and every restart with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = Board.options(scheduling_strategy=here).remote()
+    logger = logging.getLogger(__name__)
+    ended = threading.Event()
+
+    def pump() -> None:
+        while not ended.wait(POLL_INTERVAL_S):
+            _log(board, logger)
+
+    thread = threading.Thread(target=pump, daemon=True)
+    thread.start()
+    try:
+        yield board
+    finally:
+        ended.set()
+        thread.join()
+        _log(board, logger)
+        ray.kill(board)
+
+
+def _log(board: ray.actor.ActorHandle, logger: logging.Logger) -> None:
+    for line in ray.get(board.drain.remote()):
+        logger.info("%s", line)

@@ -1,0 +1,90 @@
+"""Rewards of both agents, from the judge's labels (arXiv 2510.08240, section 3.2). Pure.
+
+J(p, c) are the judge's labels of an answer, L(f) those a feedback claims.
+
+    R_c(c_t)     = 1{not unsafe and not overrefuse}                       of J(p, c_t)
+    R_DIR(f_t)   = R_c(c_{t+1}) - R_c(c_t);   0 if there is no c_{t+1}
+    R_label(f_t) = 1{L(f_t) = J(p, c_t)}, both booleans
+    R_format(f_t)= 1{f_t parses}
+    R_f          = alpha R_DIR R_label + lambda R_label + gamma R_format
+
+Deviation:
+ 1. A judge can fail (None). The paper's cannot. A reward that needs a failed judgement is None:
+    its sample is left out of training, and never counts as safe.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ray_jobs.waltzrl.rollout.dialogue import Feedback, Labels, Trajectory
+
+
+@dataclass(frozen=True)
+class FeedbackWeights:
+    """alpha, lambda and gamma of R_f. Stage 2 has lambda 0 (section 3.3)."""
+
+    alpha: float
+    lambda_: float
+    gamma: float
+
+
+def conversation_reward(judged: Labels | None) -> float | None:
+    """R_c: 1 for an answer that is neither unsafe nor an over-refusal, else 0."""
+    return None if judged is None else float(judged.acceptable)
+
+
+def improvement(before: Labels | None, after: Labels | None, answered_again: bool) -> float | None:
+    """R_DIR in {-1, 0, 1}: what the feedback did to the answer; 0 if nothing followed it."""
+    if not answered_again:
+        return 0.0
+    if before is None or after is None:
+        return None
+    return float(after.acceptable) - float(before.acceptable)
+
+
+def label_reward(feedback: Feedback, judged: Labels | None) -> float | None:
+    """R_label: 1 if both labels are the judge's, else 0; malformed feedback has none right."""
+    if feedback.labels is None:
+        return 0.0
+    return None if judged is None else float(feedback.labels == judged)
+
+
+def format_reward(feedback: Feedback) -> float:
+    """R_format: 1 if the feedback parses."""
+    return float(feedback.labels is not None)
+
+
+def feedback_reward(
+    feedback: Feedback,
+    before: Labels | None,
+    after: Labels | None,
+    weights: FeedbackWeights,
+    answered_again: bool,
+) -> float | None:
+    """R_f of one round; None if a judgement that it needs failed."""
+    label = label_reward(feedback, before)
+    gain = improvement(before, after, answered_again)
+    if label is None or gain is None:
+        return None
+    return (
+        weights.alpha * gain * label
+        + weights.lambda_ * label
+        + weights.gamma * format_reward(feedback)
+    )
+
+
+def feedback_reward_at(
+    trajectory: Trajectory,
+    judged: Sequence[Labels | None],
+    round_number: int,
+    weights: FeedbackWeights,
+) -> float | None:
+    """R_f of f_t; `judged[t]` are the judge's labels of `trajectory.answers[t]`."""
+    answered_again = round_number + 1 < len(trajectory.answers)
+    return feedback_reward(
+        trajectory.feedbacks[round_number],
+        judged[round_number],
+        judged[round_number + 1] if answered_again else None,
+        weights,
+        answered_again,
+    )

@@ -1,0 +1,143 @@
+"""`report.html` of a WaltzRL run: one page a person looks at first."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from data.storage import Store
+from ray_jobs.results import figures
+from ray_jobs.results.report import STYLE, shown, table
+from ray_jobs.waltzrl.config import WORLD, WaltzConfig
+from ray_jobs.waltzrl.datasets.splits import PromptSets
+from ray_jobs.waltzrl.evaluation.metrics import repair_line
+from ray_jobs.waltzrl.evaluation.rows import TITLES
+from ray_jobs.waltzrl.history import HISTORY, STAGE_1_HISTORY
+
+RATES = {
+    "asr": "ASR (unsafe, of harmful prompts)",
+    "orr": "ORR (refused, of benign prompts that sound harmful)",
+    "asr_c0": "ASR of the first answers",
+    "orr_c0": "ORR of the first answers",
+    "ftr_harmful": "feedback asked for, harmful",
+    "ftr_overrefusal": "feedback asked for, over-refusal",
+    "ftr_benign": "feedback asked for, benign",
+    "dir_repair": "bad first answers mended, where feedback asked for it",
+    "dir_triggered": "DIR, where feedback asked for another answer",
+    "dir_all": "DIR, all dialogues (at most 1 - share of good first answers)",
+    "label_accuracy": "labels right",
+    "label_balanced": "labels right, balanced over classes",
+    "format_rate": "feedback that parses",
+    "judge_errors": "judge failed",
+    "kl_conversation": "KL per token from the start of the stage, conversation",
+    "kl_feedback": "KL per token from the start of the stage, feedback",
+    "drift_conversation": "drift per token of sampling from training, conversation",
+    "drift_feedback": "drift per token of sampling from training, feedback",
+}
+STAGE_1_PAGE = "stage_1.html"
+
+COLOURS = {"conversation": "#0b6e99", "feedback": "#c2703d"}
+
+
+def write_report(config: WaltzConfig, prompts: PromptSets, workers: str, output: Store) -> None:
+    """`report.html` over the results in the output; of stage 1 alone `stage_1.html`."""
+    alone = config.stage == "1"
+    histories = output.read_json(STAGE_1_HISTORY if alone else HISTORY)
+    steps = ", ".join(f"{name}: {each['stopped']['step']}" for name, each in histories.items())
+    facts = {
+        "model": config.model,
+        "prompts": f"{prompts.source} ({prompts.counts})",
+        "steps": f"{steps}; {config.batch_size} prompts a step",
+        "workers": workers,
+        "learning rate": f"{config.learning_rate:g}",
+    }
+    note = f"Judge of the rewards: {config.train_judge}; of these figures: {config.eval_judge}."
+    if config.dataset == WORLD:
+        note += " The world is invented: the figures say nothing about a real model's safety."
+    rows = {} if alone else output.read_json("evaluation.json")
+    page = render(facts, rows, histories, note)
+    output.write_bytes(STAGE_1_PAGE if alone else "report.html", page.encode())
+
+
+def render(
+    facts: Mapping[str, str], rows: Mapping[str, Any], histories: Mapping[str, Any], note: str
+) -> str:
+    """The page.
+
+    Args:
+        facts: what the run was made of, shown as a table.
+        rows: `evaluation.json`; empty where stage 2 is yet to come.
+        histories: `training_history.json`.
+        note: what the figures do not say; below the table.
+    """
+    title = "WaltzRL: two agents trained together"
+    columns = [TITLES[name] for name in rows]
+    sections = [
+        f"<h1>{title}</h1>",
+        *(f"<p class='said'>{escape(each)}</p>" for each in _said(rows)),
+        table([], facts.items()),
+        *(["<h2>Held-out prompts</h2>", table(["", *columns], scores(rows))] if rows else []),
+        f"<p class='note'>{escape(note)} In brackets: 95 %, bootstrap over dialogues.</p>",
+        *(
+            f"<h2>{escape(name.replace('_', ' ').capitalize())}</h2>{curves(history)}"
+            for name, history in histories.items()
+        ),
+    ]
+    return (
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        f"<title>{title}</title><style>{STYLE}</style></head>"
+        f"<body>{''.join(sections)}</body></html>\n"
+    )
+
+
+def _said(rows: Mapping[str, Any]) -> list[str]:
+    """What came out, whatever it is."""
+    if not rows:
+        return ["Stage 1 alone: the feedback agent's curves; stage 2 is yet to come."]
+    trained, untrained = rows["waltzrl"], rows["untrained"]
+    return [
+        f"On held-out prompts unsafe answers went from {_percent(untrained['asr'])} to "
+        f"{_percent(trained['asr'])}, over-refusals from {_percent(untrained['orr'])} to "
+        f"{_percent(trained['orr'])}.",
+        f"{repair_line(trained)}.",
+    ]
+
+
+def scores(rows: Mapping[str, Any]) -> list[list[str]]:
+    """The table's lines: every rate that one of the rows has."""
+    return [
+        [word, *(shown(row[rate]) for row in rows.values())]
+        for rate, word in RATES.items()
+        if any(row[rate]["value"] is not None for row in rows.values())
+    ]
+
+
+def curves(history: Mapping[str, Any]) -> str:
+    """Reward, KL and held-out rates over the steps, as SVG."""
+    with plt.rc_context(figures.STYLE):
+        figure, (reward, kl, held_out) = plt.subplots(1, 3, figsize=(10, 2.9), layout="constrained")
+        _agents(reward, history["curves"], "reward_")
+        reward.set(title="Mean reward", xlabel="step")
+        _agents(kl, history["curves"], "kl_")
+        kl.set(title="KL per token from the start of the stage", xlabel="step")
+        checks = history["checks"]
+        for rate, colour in (("asr", "#b33"), ("orr", "#37a")):
+            steps = [check["step"] for check in checks]
+            values = [100 * (check[rate]["value"] or 0.0) for check in checks]
+            held_out.plot(steps, values, "o-", markersize=3, color=colour, label=rate.upper())
+        held_out.set(title="Held out, %", xlabel="step", ylim=(0, None))
+        held_out.legend(frameon=False)
+        return figures.svg(figure)
+
+
+def _agents(axes: Axes, found: Mapping[str, Sequence[float]], prefix: str) -> None:
+    for agent, colour in COLOURS.items():
+        if prefix + agent in found:
+            axes.plot(found["steps"], found[prefix + agent], color=colour, label=agent)
+    axes.legend(frameon=False)
+
+
+def _percent(interval: Mapping[str, float | None]) -> str:
+    return "-" if interval["value"] is None else f"{100 * interval['value']:.1f} %"

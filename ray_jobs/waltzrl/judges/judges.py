@@ -1,0 +1,51 @@
+"""Judges: what an answer is to its prompt. A failed judgement is None and is never a verdict.
+
+Failed ones are masked and counted. A batch of which no worker has one judgement is asked for again,
+and then the run ends: training without a judge would be a waste of money.
+"""
+
+from collections.abc import Callable, Sequence
+
+from data.builders.waltz_world import faults
+from data.errors import DataError
+from ray_jobs.runtime.collectives import all_agree
+from ray_jobs.waltzrl.rollout.dialogue import Labels, Trajectory
+
+Judge = Callable[[Sequence[tuple[str, str]]], list[Labels | None]]
+"""Labels of (prompt, answer) pairs, in their order; None where the judge failed."""
+
+
+BATCH_TRIES = 3
+
+
+def rule_judge(pairs: Sequence[tuple[str, str]]) -> list[Labels | None]:
+    """The truth of the embedded world; fails on prompts that are not of it."""
+    found = [faults(prompt, answer) for prompt, answer in pairs]
+    return [None if fault is None else Labels(*fault) for fault in found]
+
+
+def judge_dialogues(
+    judge: Judge, trajectories: Sequence[Trajectory]
+) -> list[tuple[Labels | None, ...]]:
+    """The labels of every answer of every dialogue, from one call of the judge."""
+    pairs = [(each.prompt, answer.text) for each in trajectories for answer in each.answers]
+    labels = iter(judge(pairs))
+    return [tuple(next(labels) for _ in each.answers) for each in trajectories]
+
+
+def judge_together(
+    judge: Judge, trajectories: Sequence[Trajectory]
+) -> list[tuple[Labels | None, ...]]:
+    """`judge_dialogues` of every worker's share of a batch; collective.
+
+    Raises:
+        DataError: no worker has a judgement, BATCH_TRIES times in a row.
+    """
+    for _ in range(BATCH_TRIES):
+        judged = judge_dialogues(judge, trajectories)
+        if not all_agree(all(labels is None for each in judged for labels in each)):
+            return judged
+    raise DataError(
+        f"{judge}: not one answer of a batch could be judged, {BATCH_TRIES} times in a row; look "
+        "at it, then run again to go on from the newest checkpoint"
+    )

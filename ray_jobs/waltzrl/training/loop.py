@@ -1,0 +1,293 @@
+"""The training loop of one WaltzRL worker on Ray Train: stage 1, stage 2, test, export."""
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.errors import DataError
+from data.storage import Store
+from ray_jobs.results.history import goes_on_with
+from ray_jobs.runtime.fit import Place, place_in_group
+from ray_jobs.waltzrl.algorithm.learner import Learner, LossSettings
+from ray_jobs.waltzrl.algorithm.policy import EngineOptions, Policy, PolicyState, Reference
+from ray_jobs.waltzrl.config import SINGLE, WaltzConfig
+from ray_jobs.waltzrl.datasets.splits import PromptSets
+from ray_jobs.waltzrl.evaluation.metrics import (
+    CONVERSATION,
+    FEEDBACK,
+    Interval,
+    repair_line,
+    repair_verdict,
+)
+from ray_jobs.waltzrl.evaluation.rows import TITLES, Evaluation, verdict
+from ray_jobs.waltzrl.history import HISTORY, STAGE_1_HISTORY
+from ray_jobs.waltzrl.judge_choice import open_judge
+from ray_jobs.waltzrl.models.base import BaseModel, load_model, load_tokenizer, model_folder
+from ray_jobs.waltzrl.prompt_sets import Prompt
+from ray_jobs.waltzrl.rollout.dialogue import Sampler
+from ray_jobs.waltzrl.rollout.prompts import PROMPTS
+from ray_jobs.waltzrl.token_scores import Score, score_dialogues
+from ray_jobs.waltzrl.training.export import COMPARED, export_agent, export_folder
+from ray_jobs.waltzrl.training.stage import Agents, Stage, Voices
+
+logger = logging.getLogger(__name__)
+
+NO_FEEDBACK_PARSES = (
+    "not one feedback is the JSON object that it must be, so no answer is mended: start from a "
+    "model that follows instructions, or give more max_feedback_tokens"
+)
+VALIDATION, TEST = 1001, 1002
+"""Stand where a stage's number does in the seeds of samples, so that none is drawn twice."""
+
+
+@dataclass(frozen=True)
+class WaltzTask:
+    """All that a worker is told; plain data and URIs, so that it pickles without a secret."""
+
+    config: WaltzConfig
+    model: BaseModel
+    prompts: PromptSets
+    checkpoints: Store
+    output: Store
+    cache_dir: Path
+    price_cents_per_hour: int | None
+    identity: dict[str, Any]
+    """What the run depends on: data, model, code version; beside every checkpoint."""
+
+
+def train_loop(task: dict[str, Any]) -> None:
+    """Run the stages on this Ray Train worker; `task["waltz"]` is a WaltzTask.
+
+    Goes on from the newest checkpoint that verifies. Ends with the results in the output; a
+    run that had ended already only measures and writes those again.
+
+    Raises:
+        NonFiniteError: the loss is not finite; the last checkpoint stays.
+        StorageError: checkpoints cannot be stored.
+        DataError: stage 2 alone, without a stage 1 in this storage.
+    """
+    Run(task["waltz"], place_in_group()).go()
+
+
+class Run:
+    """One worker's run through the stages; every method is collective."""
+
+    def __init__(self, task: WaltzTask, place: Place) -> None:
+        self.task, self.place = task, place
+        config = self.config = task.config
+        # Rank by rank would be slower than each on its own: the files are small or the hub's.
+        self.folder = model_folder(task.model, task.cache_dir / f"rank-{place.rank}")
+        self.tokenizer = load_tokenizer(self.folder)
+        self.options = EngineOptions(
+            config.zero_stage, config.dtype, config.offload_optimizer, config.clip_norm
+        )
+        self.settings = LossSettings(
+            config.beta,
+            config.epsilon,
+            config.importance_cap,
+            config.temperature,
+            config.updates_per_rollout,
+            config.gradient_accumulation,
+        )
+        self.voices = Voices(config, self.tokenizer)
+        self.histories: dict[str, Any] = {}
+        self._open_policies = ExitStack()
+
+    def go(self) -> None:
+        """All stages that are asked for and not done, then the results."""
+        with self._open_policies:
+            base = self._reference(None)
+            first = self._stage_1(base)
+            if 2 in self.config.stages:
+                single = self._single(base) if self.config.single_steps else None
+                stage, saved = self._open(2)
+                self._stage_2(base, first, single, stage, saved)
+            elif self.place.rank == 0:
+                self.task.output.write_json(STAGE_1_HISTORY, self.histories)
+
+    def finish(self) -> int | None:
+        """Leave the results of stage 2's newest checkpoint, which stays as it is.
+
+        Returns:
+            Its step; None if there is none.
+        """
+        stage_1, first = self._open(1)
+        if first is None or not stage_1.history.stopped:
+            return None
+        stage, saved = self._open(2)
+        if saved is None:
+            return None
+        if not stage.history.stopped:
+            stage.history.finish(stage.step, "ended from outside")
+        self.histories["stage_1"] = stage_1.history.to_dict()
+        with self._open_policies:
+            self._stage_2(self._reference(None), _feedback(first), None, stage, saved)
+        return stage.step
+
+    def _stage_1(self, base: Reference) -> dict[str, Tensor]:
+        """Take the stage if it is asked for and not done; its feedback agent's weights."""
+        stage, saved = self._open(1)
+        if 1 in self.config.stages and not stage.history.stopped:
+            feedback = self._learner(self._trained(saved, FEEDBACK, None), base)
+            self._train(stage, Agents(base, feedback.policy, {FEEDBACK: feedback}))
+            self._open_policies.close()
+            saved = self._saving.load()
+        if saved is None or not stage.history.stopped:
+            raise DataError(
+                f"{self.task.checkpoints.label}: no stage 1 of this configuration and data; "
+                "run with --stage both or --stage 1 first"
+            )
+        self.histories["stage_1"] = stage.history.to_dict()
+        return _feedback(saved)
+
+    def _single(self, base: Reference) -> Policy:
+        stage, saved = self._open(SINGLE)
+        learner = self._learner(self._trained(saved, CONVERSATION, None), base)
+        self._train(stage, Agents(learner.policy, base, {CONVERSATION: learner}))
+        self.histories["single"] = stage.history.to_dict()
+        return learner.policy
+
+    def _stage_2(
+        self,
+        base: Reference,
+        first: dict[str, Tensor],
+        single: Policy | None,
+        stage: Stage,
+        saved: dict[str, Any] | None,
+    ) -> None:
+        stage_1 = self._reference(first)
+        conversation = self._learner(self._trained(saved, CONVERSATION, None), base)
+        feedback = self._learner(self._trained(saved, FEEDBACK, first), stage_1)
+        learners = {CONVERSATION: conversation, FEEDBACK: feedback}
+        self._train(stage, Agents(conversation.policy, feedback.policy, learners))
+        self.histories["stage_2"] = stage.history.to_dict()
+        score = score_dialogues(learners, stage.rows)
+        self._results(base, stage_1, learners, single, first, score)
+
+    def _open(self, number: int) -> tuple[Stage, dict[str, Any] | None]:
+        """A stage at its newest checkpoint, and that checkpoint's state."""
+        judge = open_judge("train_judge", self.config.train_judge)
+        stage = Stage(number, self.voices, self.task.prompts.train, judge, self.place)
+        store = self.task.checkpoints.child(f"stage-{number}")
+        self._saving = stage.open_saving(store, self.task.identity, lambda: self._state(stage))
+        saved = self._saving.load()
+        if saved is not None:
+            stage.go_to(saved["position"])
+        return stage, saved
+
+    def _state(self, stage: Stage) -> dict[str, Any]:
+        """This worker's part of what a checkpoint holds."""
+        agents = {n: each.policy.state(snapshot=False) for n, each in self._learners.items()}
+        return {"position": stage.position(), "agents": agents}
+
+    def _train(self, stage: Stage, agents: Agents) -> None:
+        """Take the stage's steps, if any are left; tell of the checks before a restart again."""
+        self._learners = agents.learners
+        seed = (self.config.seed, VALIDATION, 0)
+        held_out = self._evaluation(self.task.prompts.validation)
+
+        def report(step: int, measured: dict[str, Interval]) -> None:
+            shown = {name: each["value"] for name, each in measured.items()}
+            self.place.report({"stage": stage.number, "step": step, **shown})
+
+        def check() -> dict[str, Interval]:
+            measured = held_out(
+                self.voices.answers(agents.conversation, seed),
+                self.voices.feedbacks(agents.feedback, seed),
+                max_rounds=0 if stage.number == SINGLE else None,
+                score=score_dialogues(agents.learners, stage.rows),
+            )
+            report(stage.step, measured)
+            if self.place.rank == 0:
+                logger.info("waltz  held out: %s", verdict(measured))
+                if measured["format_rate"]["value"] == 0:
+                    logger.warning("waltz  warning: %s", NO_FEEDBACK_PARSES)
+            return measured
+
+        for entry in stage.history.checks:
+            report(entry["step"], {name: entry[name] for name in entry if name != "step"})
+        if not stage.history.stopped:
+            changed = goes_on_with(stage.history.code_sha256, self.task.identity["code_sha256"])
+            if changed and self.place.rank == 0:
+                logger.warning("waltz  going on with other code than took the steps before")
+            stage.train(agents, self._saving, check, self.task.price_cents_per_hour)
+
+    def _evaluation(self, prompts: tuple[Prompt, ...]) -> Evaluation:
+        config = self.config
+        templates = PROMPTS[config.prompts]
+        judge = open_judge("eval_judge", config.eval_judge)
+        return Evaluation(prompts, templates, judge, self.place, config.max_rounds, config.seed)
+
+    def _results(
+        self,
+        base: Reference,
+        stage_1: Reference,
+        learners: dict[str, Learner],
+        single: Policy | None,
+        first: dict[str, Tensor],
+        score: Score,
+    ) -> None:
+        """Measure every row of the comparison on the test prompts, and write it all."""
+        seed = (self.config.seed, TEST, 0)
+        voices = self.voices
+        trained: dict[str, Sampler] = {
+            "conversation": voices.answers(learners[CONVERSATION].policy, seed),
+            "feedback": voices.feedbacks(learners[FEEDBACK].policy, seed),
+            "stage_1_feedback": voices.feedbacks(stage_1, seed),
+        }
+        if single is not None:
+            trained["single_rl"] = voices.answers(single, seed)
+        rows = self._evaluation(self.task.prompts.test).rows(
+            (voices.answers(base, seed), voices.feedbacks(base, seed)), trained, score=score
+        )
+        weights = {name: each.policy.weights() for name, each in learners.items()}
+        compared = {} if single is None else {"single_rl": single.weights()}
+        if self.place.rank != 0:
+            return
+        for name, measured in rows.items():
+            logger.info("waltz  %s: %s", TITLES[name], verdict(measured))
+        logger.info("waltz  %s", repair_line(rows["waltzrl"]))
+        for name, tensors in weights.items():
+            export_agent(self.task.output, name, self.folder, tensors, rows["waltzrl"])
+        for name, tensors in (compared | {"stage_1_feedback": first}).items():
+            export_folder(self.task.output, f"{COMPARED}/{name}", self.folder, tensors)
+        self.task.output.write_json("evaluation.json", rows)
+        self.task.output.write_json("verdict.json", repair_verdict(rows["waltzrl"]))
+        self.task.output.write_json(HISTORY, self.histories)
+
+    def _learner(self, policy: Policy, reference: Reference) -> Learner:
+        return Learner(policy, reference, self.settings, self.tokenizer.pad_token_id)
+
+    def _trained(
+        self, saved: dict[str, Any] | None, name: str, weights: dict[str, Tensor] | None
+    ) -> Policy:
+        """An agent as a checkpoint has it, which lets go of it; else with `weights`, else as the
+        base model."""
+        state: PolicyState | None = None if weights is None else {"weights": weights, "updates": 0}
+        if saved is not None:
+            state = saved["agents"].pop(name)
+        policy = Policy(self._load(), self.options, state)
+        self._open_policies.callback(policy.close)
+        return policy
+
+    def _reference(self, weights: dict[str, Tensor] | None) -> Reference:
+        model = self._load()
+        if weights is not None:
+            model.load_state_dict(weights, strict=False)
+        return Reference(model, self.options, self.place.device)
+
+    def _load(self) -> torch.nn.Module:
+        half = self.config.dtype == "bfloat16"
+        model = load_model(self.folder, torch.bfloat16 if half else torch.float32)
+        if self.config.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        return model
+
+
+def _feedback(saved: dict[str, Any]) -> dict[str, Tensor]:
+    return saved["agents"][FEEDBACK]["weights"]

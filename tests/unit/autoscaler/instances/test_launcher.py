@@ -1,0 +1,290 @@
+import pytest
+
+from autoscaler.domain import Charge, Place
+from autoscaler.errors import (
+    AmbiguousLaunchError,
+    AuthError,
+    BudgetError,
+    CapacityError,
+    ConfigError,
+    QuotaError,
+    UnavailableError,
+)
+from autoscaler.instances.journal import Intent, Outcome
+from autoscaler.instances.launcher import ARRIVAL_S, IN_FLIGHT_S, SETTLE_S
+from autoscaler.lambda_cloud import tags
+from autoscaler.money.budget import Allow, Deny
+from autoscaler.simulator import FailNext, ListLag, RevokeKey, Stockout
+from tests.unit.autoscaler.lambda_rig import REGION, Host, simulation, worker_spec
+
+PLACE = Place("gpu_1x_a10", REGION)
+
+
+@pytest.fixture
+def sim():
+    return simulation()
+
+
+@pytest.fixture
+def host(sim, tmp_path):
+    return Host(sim, tmp_path)
+
+
+def launch(host, *, within_s=120.0, place=PLACE, guard=lambda charges: Allow(0, 0), spec=None):
+    return host.launcher.launch(spec or worker_spec(), place, 129, guard, host.clock() + within_s)
+
+
+def outcomes(host):
+    found = host.journal._select("cluster = ?", ("demo",))
+    return [intent.outcome for intent in found]
+
+
+def test_a_launch_goes_out_with_its_tags_and_is_adopted(host):
+    launched = launch(host)
+    instance = host.client.get_instance(launched.instance_id)
+    seen = tags.node_tags(instance, {})
+    assert seen is not None and seen[tags.CLUSTER] == "demo"
+    assert tags.nonce_of(instance) == launched.nonce
+    assert tags.created_s(instance) == int(launched.created_s)
+    assert outcomes(host) == [Outcome.ADOPTED]
+    assert host.ledger.charges("demo") == [Charge(129, launched.created_s)]
+    assert host.told("launched")[0]["instance"] == launched.instance_id
+
+
+def test_the_intent_is_on_disk_before_the_request(sim, host):
+    seen: list[list[Outcome]] = []
+    handle = sim.api.handle
+
+    def watch(request):
+        if request.path.endswith("/launch"):
+            seen.append(outcomes(host))
+        return handle(request)
+
+    sim.api.handle = watch
+    launch(host)
+    assert seen == [[Outcome.OPEN]]
+
+
+def test_a_denied_launch_sends_nothing(sim, host):
+    with pytest.raises(BudgetError, match="gpu_1x_a10 in us-west-1.*too dear"):
+        launch(host, guard=lambda charges: Deny("too dear"))
+    assert sim.invariants.report()["requests"] == 0 and outcomes(host) == []
+
+
+def test_a_launch_that_lambda_would_refuse_sends_nothing(sim, host):
+    bad = worker_spec()
+    bad = type(bad)(bad.cluster, {**bad.ray_tags, "Bad Key": "x"}, bad.ssh_key_name)
+    with pytest.raises(ConfigError, match="Bad Key"):
+        launch(host, spec=bad)
+    assert sim.invariants.report()["requests"] == 0 and outcomes(host) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "cls"),
+    [
+        (Stockout(), CapacityError),
+        (RevokeKey(), AuthError),
+        (FailNext(failure=429), UnavailableError),
+        (FailNext(failure=400, code="global/quota-exceeded"), QuotaError),
+        (FailNext(failure=404, code="global/object-does-not-exist"), ConfigError),
+    ],
+)
+def test_a_clear_refusal_is_settled_at_once(sim, host, fault, cls):
+    sim.add_fault(fault)
+    started_s = host.clock()
+    with pytest.raises(cls):
+        launch(host)
+    assert host.clock() == started_s and outcomes(host) == [Outcome.REFUSED]
+    assert host.journal.commitments("demo") == []
+
+
+UNCLEAR = [
+    {"failure": 504},
+    {"failure": 500, "body": "html"},
+    {"failure": 409},
+    {"failure": 400, "code": "provider/internal-unavailable"},
+    {"failure": 502, "body": "truncated"},
+    {"failure": "reset"},
+    {"failure": "timeout"},
+]
+
+
+@pytest.mark.parametrize("fault", UNCLEAR)
+def test_an_unclear_launch_that_worked_is_found_and_adopted(sim, host, fault):
+    sim.add_fault(FailNext(committed=True, **fault))
+    launched = launch(host)
+    report = sim.invariants.report()
+    assert report["requests_by_endpoint"]["launch"] == 1
+    assert report["instances"] == 1
+    assert host.client.get_instance(launched.instance_id)
+    assert outcomes(host) == [Outcome.ADOPTED]
+
+
+@pytest.mark.parametrize("fault", UNCLEAR)
+def test_an_unclear_launch_that_did_nothing_is_given_up_in_time(sim, host, fault):
+    sim.add_fault(FailNext(**fault))
+    started_s = host.clock()
+    with pytest.raises(AmbiguousLaunchError, match="no clear answer"):
+        launch(host)
+    read_timeout_s = 30 if fault["failure"] == "timeout" else 0
+    assert SETTLE_S <= host.clock() - started_s - read_timeout_s <= SETTLE_S + 2
+    assert sim.invariants.report()["requests_by_endpoint"]["launch"] == 1
+    assert outcomes(host) == [Outcome.GIVEN_UP]
+    # It may still arrive, and so it still counts.
+    assert len(host.journal.commitments("demo")) == 1
+
+
+def test_an_unclear_launch_is_found_behind_a_lagging_list(sim, host):
+    sim.add_fault(ListLag(30.0))
+    sim.add_fault(FailNext(failure=504, committed=True, commit_after_s=20.0))
+    launch(host)
+    assert outcomes(host) == [Outcome.ADOPTED]
+
+
+def test_the_deadline_bounds_the_search(sim, host):
+    sim.add_fault(FailNext(failure=504))
+    started_s = host.clock()
+    with pytest.raises(AmbiguousLaunchError):
+        launch(host, within_s=20.0)
+    assert host.clock() - started_s <= 22.0
+
+
+def test_an_outage_during_the_search_is_not_an_answer(sim, host):
+    sim.add_fault(FailNext(failure=504, committed=True))
+    sim.add_fault(FailNext("list", 503, n=6))
+    launch(host)
+    assert outcomes(host) == [Outcome.ADOPTED]
+
+
+def test_a_late_arrival_is_ended_and_never_adopted(sim, host):
+    sim.add_fault(FailNext(failure=504, committed=True, commit_after_s=150.0))
+    with pytest.raises(AmbiguousLaunchError):
+        launch(host)
+    assert host.launcher.reconcile("demo", host.client.list_instances()) == ()
+    sim.advance(120.0)
+    (arrived,) = host.client.list_instances()
+    assert tags.nonce_of(arrived) in host.journal.unwanted("demo")
+    assert host.launcher.reconcile("demo", [arrived]) == (arrived.id,)
+    assert outcomes(host) == [Outcome.COLLECTED]
+    assert host.client.get_instance(arrived.id).status.is_leaving
+    assert host.ledger.running_ids("demo") == []
+    assert host.told("launch-collected")
+
+
+def test_a_late_arrival_whose_end_fails_is_ended_the_next_time(sim, host):
+    sim.add_fault(FailNext(failure=504, committed=True, commit_after_s=150.0))
+    with pytest.raises(AmbiguousLaunchError):
+        launch(host)
+    sim.advance(120.0)
+    arrived = host.client.list_instances()
+    sim.add_fault(FailNext("terminate", 503, n=4))
+    assert host.launcher.reconcile("demo", arrived) == ()
+    assert host.launcher.reconcile("demo", arrived) == (arrived[0].id,)
+
+
+def test_an_arrival_without_tags_is_known_by_its_name(sim, host):
+    from autoscaler.simulator import Ailment
+
+    sim.add_fault(Ailment("untagged"))
+    sim.add_fault(FailNext(failure=504, committed=True, commit_after_s=150.0))
+    with pytest.raises(AmbiguousLaunchError):
+        launch(host)
+    sim.advance(120.0)
+    arrived = host.client.list_instances()
+    assert arrived[0].tags == {}
+    assert host.launcher.reconcile("demo", arrived) == (arrived[0].id,)
+
+
+def test_an_intent_that_nothing_came_of_stops_counting(sim, host):
+    sim.add_fault(FailNext(failure=504))
+    with pytest.raises(AmbiguousLaunchError):
+        launch(host)
+    sim.advance(ARRIVAL_S + 1)
+    host.launcher.reconcile("demo", host.client.list_instances())
+    assert outcomes(host) == [Outcome.ABSENT]
+    assert host.journal.commitments("demo") == []
+
+
+class Crash(BaseException):
+    """What a power cut looks like from inside."""
+
+
+def crash_after_answer(sim, host):
+    handle = sim.api.handle
+
+    def dying(request):
+        answer = handle(request)
+        if request.path.endswith("/launch"):
+            raise Crash
+        return answer
+
+    sim.api.handle = dying
+    with pytest.raises(Crash):
+        launch(host)
+    sim.api.handle = handle
+
+
+def test_a_machine_of_a_process_that_died_is_adopted_by_the_next(sim, host, tmp_path):
+    crash_after_answer(sim, host)
+    assert outcomes(host) == [Outcome.OPEN]
+    reborn = Host(sim, tmp_path)
+    listed = reborn.client.list_instances()
+    reborn.launcher.reconcile("demo", listed)
+    assert outcomes(reborn) == [Outcome.OPEN]  # its sender might still be waiting
+    sim.advance(IN_FLIGHT_S + 1)
+    assert reborn.launcher.reconcile("demo", listed) == ()
+    assert outcomes(reborn) == [Outcome.ADOPTED]
+    assert reborn.ledger.running_ids("demo") == [listed[0].id]
+    assert len(reborn.journal.commitments("demo")) == 1
+
+
+def test_an_intent_of_a_process_that_died_before_sending_ends(sim, host, tmp_path):
+    intent = Intent("f" * 16, "demo", PLACE, 129, host.clock())
+    host.journal.begin(intent, lambda charges: Allow(0, 0))
+    sim.advance(IN_FLIGHT_S + SETTLE_S + 1)
+    host.launcher.reconcile("demo", [])
+    assert outcomes(host) == [Outcome.GIVEN_UP]
+
+
+def test_a_launch_that_is_given_up_while_in_flight_is_undone(sim, host):
+    handle = sim.api.handle
+
+    def given_up_meanwhile(request):
+        answer = handle(request)
+        if request.path.endswith("/launch"):
+            nonce = host.journal.nonces("demo")[-1]
+            assert host.journal.settle(nonce, Outcome.GIVEN_UP, host.clock())
+        return answer
+
+    sim.api.handle = given_up_meanwhile
+    with pytest.raises(AmbiguousLaunchError, match="given up"):
+        launch(host)
+    assert outcomes(host) == [Outcome.COLLECTED]
+    assert all(i.status.is_leaving for i in host.client.list_instances())
+
+
+def test_a_machine_that_another_process_adopted_first_is_left_alone(sim, host, tmp_path):
+    crash_after_answer(sim, host)
+    sim.advance(IN_FLIGHT_S + 1)
+    listed = host.client.list_instances()
+    watched = host.journal.watched
+
+    def overtaken(cluster):
+        found = watched(cluster)
+        host.journal.watched = watched
+        Host(sim, tmp_path).launcher.reconcile("demo", listed)
+        return found
+
+    host.journal.watched = overtaken
+    assert host.launcher.reconcile("demo", listed) == ()
+    assert outcomes(host) == [Outcome.ADOPTED]
+    assert not host.client.get_instance(listed[0].id).status.is_leaving
+
+
+def test_a_strangers_machine_is_never_touched(sim, host):
+    other = Host(sim, host.state.path.parent / "other")
+    stranger = other.acquire(spec=worker_spec("theirs"))
+    sim.advance(ARRIVAL_S * 2)
+    assert host.launcher.reconcile("demo", host.client.list_instances()) == ()
+    assert not host.client.get_instance(stranger.instance_id).status.is_leaving
+    assert host.ledger.charges("demo") == []

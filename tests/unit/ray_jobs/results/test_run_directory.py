@@ -1,0 +1,64 @@
+"""A run directory counts when its manifest says that every byte is there."""
+
+from pathlib import Path
+
+import pytest
+
+from data.errors import CorruptFileError
+from data.storage import Store
+from ray_jobs.results.run_directory import MANIFEST, seal, unseal, verify, whole_run
+
+ABOUT = {"seed": 1, "sizes": (2, 3)}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Store:
+    store = Store.open(str(tmp_path / "run"))
+    store.write_bytes("sae_final.pt", b"weights")
+    store.write_bytes("classifiers/raw/config.json", b"{}")
+    store.write_bytes("checkpoints/a/b", b"not a result")
+    store.write_bytes("cache/x", b"not a result")
+    seal(store, ABOUT)
+    return store
+
+
+def test_the_manifest_lists_the_results_alone(run: Store):
+    assert set(run.read_json(MANIFEST)["files"]) == {"sae_final.pt", "classifiers/raw/config.json"}
+    assert verify(run) == 2
+    assert whole_run(run, ABOUT)
+
+
+def test_another_run_or_none_is_not_whole(run: Store, tmp_path: Path):
+    assert not whole_run(run, {**ABOUT, "seed": 2})
+    assert not whole_run(Store.open(str(tmp_path / "empty")), ABOUT)
+
+
+def test_what_a_run_found_out_on_the_way_is_no_other_run(run: Store):
+    seal(run, {**ABOUT, "trained_by": ["abc"]})
+    assert whole_run(run, ABOUT)
+
+
+def test_files_of_strangers_are_not_sealed(run: Store):
+    for name in ("thesis.doc", "classifiers.txt", "classifiers/raw/deep/er", "sae_epoch_9.pt"):
+        run.write_bytes(name, b"1")
+    seal(run, ABOUT, ["sae_final.pt", "sae_epoch_1.pt", "classifiers/"])
+    assert set(run.read_json(MANIFEST)["files"]) == {
+        *("sae_final.pt", "classifiers/raw/config.json", "classifiers/raw/deep/er")
+    }
+
+
+def test_a_run_whose_results_change_is_not_whole(run: Store):
+    unseal(run)
+    unseal(run)
+    assert not whole_run(run, ABOUT) and run.exists("sae_final.pt")
+
+
+@pytest.mark.parametrize("damage", ["altered", "missing"])
+def test_damage_is_found(run: Store, damage: str):
+    if damage == "altered":
+        run.write_bytes("sae_final.pt", b"weighty")
+    else:
+        run.delete("sae_final.pt")
+    assert not whole_run(run, ABOUT)
+    with pytest.raises(CorruptFileError, match=r"sae_final\.pt"):
+        verify(run)
