@@ -10,10 +10,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from autoscaler import status_command
-from autoscaler.commands.check_head import wait_for_monitor
+from autoscaler.commands import end_cluster
+from autoscaler.commands import status as status_command
+from autoscaler.commands.check_head import describe, wait_for_monitor
 from autoscaler.errors import AutoscalerError
-from autoscaler.version import describe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     version.set_defaults(run=_version)
     check = commands.add_parser("check-head", help="on a head: is Ray's autoscaler at work?")
     check.set_defaults(run=_check_head)
+    charges = commands.add_parser("charges", help="on a head: what its machines have cost")
+    charges.set_defaults(run=_charges)
+    end = commands.add_parser("end-cluster", help="on a head: end its whole cluster")
+    end.set_defaults(run=_end_cluster)
     return parser
 
 
@@ -59,6 +63,14 @@ def _check_head(args: argparse.Namespace) -> int:
     which = wait_for_monitor()
     sys.stdout.write(f"autoscaler {which} is at work: {describe()}\n")
     return 0
+
+
+def _charges(args: argparse.Namespace) -> int:
+    return end_cluster.report_charges()
+
+
+def _end_cluster(args: argparse.Namespace) -> int:
+    return end_cluster.main()
 
 
 if __name__ == "__main__":

@@ -97,8 +97,7 @@ def measure_stream(folder: Path, factor: int) -> dict[str, int]:
     from data.storage import Store
     from ray_jobs.activations.harvester import commit_shard
     from ray_jobs.activations.manifest import SetManifest, SetSpec
-    from ray_jobs.activations.shard_files import Rows
-    from ray_jobs.activations.shards import ActivationSet
+    from ray_jobs.activations.shards import ActivationSet, Rows
     from ray_jobs.activations.stream import ActivationStream
 
     store = Store.open(str(folder))

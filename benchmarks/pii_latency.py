@@ -13,7 +13,7 @@ import time
 import torch
 
 from data.builders.pii import pii_documents
-from ray_jobs.cli import run_main
+from data.command_line import run_main
 from ray_jobs.pii.detector import SAEPIIDetector
 
 WORDS = 100

@@ -6,9 +6,9 @@ python -m benchmarks.pii_scores --run-dir runs/demo
 import argparse
 import sys
 
+from data.command_line import run_main
 from data.errors import JobError
 from data.storage import Store
-from ray_jobs.cli import run_main
 
 FLOOR = 0.85
 

@@ -34,12 +34,17 @@ from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from ray_jobs.waltzrl.algorithm.learner import Learner, LossSettings  # noqa: E402
 from ray_jobs.waltzrl.algorithm.policy import EngineOptions, Policy, Reference  # noqa: E402
-from ray_jobs.waltzrl.model_shape import shape_of_config  # noqa: E402
+from ray_jobs.waltzrl.algorithm.rewards import Sample  # noqa: E402
 from ray_jobs.waltzrl.models.world import build_tokenizer  # noqa: E402
-from ray_jobs.waltzrl.planning.memory import Buckets, MemoryPlan, Setting, memory_plan  # noqa: E402
+from ray_jobs.waltzrl.planning.memory import (  # noqa: E402
+    Buckets,
+    MemoryPlan,
+    Setting,
+    memory_plan,
+    shape_of_config,
+)
 from ray_jobs.waltzrl.rollout.dialogue import Reply, Request  # noqa: E402
 from ray_jobs.waltzrl.rollout.hf import HFSampler, Sampling  # noqa: E402
-from ray_jobs.waltzrl.samples import Sample  # noqa: E402
 
 BUCKETS = Buckets(reduce=2_000_000, live=4_000_000, sub_group=4_000_000)
 """DeepSpeed's own for 8 billion parameters, for 33 million."""

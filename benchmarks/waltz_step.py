@@ -44,7 +44,11 @@ from data.storage import Store  # noqa: E402
 from ray_jobs.checkpoint import CheckpointStore  # noqa: E402
 from ray_jobs.waltzrl.algorithm.learner import Learner, LossSettings  # noqa: E402
 from ray_jobs.waltzrl.algorithm.policy import EngineOptions, Policy, Reference  # noqa: E402
-from ray_jobs.waltzrl.algorithm.rewards import FeedbackWeights  # noqa: E402
+from ray_jobs.waltzrl.algorithm.rewards import (  # noqa: E402
+    FeedbackWeights,
+    conversation_samples,
+    feedback_samples,
+)
 from ray_jobs.waltzrl.judges.judges import judge_dialogues, rule_judge  # noqa: E402
 from ray_jobs.waltzrl.models.world import (  # noqa: E402
     WorldModelSize,
@@ -55,7 +59,6 @@ from ray_jobs.waltzrl.models.world import (  # noqa: E402
 from ray_jobs.waltzrl.rollout.dialogue import Trajectory, converse  # noqa: E402
 from ray_jobs.waltzrl.rollout.hf import HFSampler, Sampling  # noqa: E402
 from ray_jobs.waltzrl.rollout.prompts import WORLD  # noqa: E402
-from ray_jobs.waltzrl.samples import conversation_samples, feedback_samples  # noqa: E402
 
 LEARNING_RATE, BETA, BATCH = 1e-4, 0.01, 32
 CPU = torch.device("cpu")

@@ -14,12 +14,12 @@ from data.builders.prose import LICENCE as PROSE_LICENCE
 from data.builders.prose import prose_documents
 from data.builders.splits import SPLITS
 from data.builders.texts import LANGUAGES
+from data.command_line import OneLineParser, run_main
 from data.documents import Document, write_documents
 from data.errors import ConfigError, InputError
 from data.files import join_uri
 from data.manifest import FILE_NAME, Entry, Manifest
 from data.storage import Store
-from ray_jobs.cli import OneLineParser, run_main
 
 PII_LICENCE = "this project's own texts; names from Faker's lists (MIT)"
 _MIN_DOCUMENTS_A_LANGUAGE = 50

@@ -11,7 +11,7 @@
     └── RefusedError          exit code 3: refused for money or capacity
 
 Every message is one line that says what is wrong, where, and the mend; an entry point
-prints it and exits with `exit_code` (see `ray_jobs.cli.run_main`).
+prints it and exits with `exit_code` (see `data.command_line.run_main`).
 """
 
 

@@ -13,21 +13,16 @@ import dataclasses
 import difflib
 import inspect
 import itertools
-import sys
+import math
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from data.errors import ConfigError, JobError
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """An argparse parser whose mistakes are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError("command line", f"{message} (see {self.prog} --help)")
+from data.command_line import OneLineParser
+from data.errors import ConfigError
 
 
 def parse_recipe(
@@ -132,15 +127,35 @@ def attribute_docs(config_class: type) -> dict[str, str]:
     return docs
 
 
-def run_main(main: Callable[[list[str]], None]) -> NoReturn:
-    """Run an entry point; a JobError becomes one line on stderr and its exit code."""
-    try:
-        main(sys.argv[1:])
-    except JobError as error:
-        sys.stdout.flush()
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: what was committed stays; run again to go on\n")
-        sys.exit(130)
-    sys.exit(0)
+# Numbers of a config that must lie in a range; errors name the field.
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """`closed`: lowest and highest value by field; `positive`: fields of any value above 0."""
+
+    closed: Mapping[str, tuple[float, float]]
+    positive: Collection[str]
+
+    def check(self, name: str, value: object, annotation: object) -> None:
+        """Refuse a field's value that is no number, or out of its range; other fields pass.
+
+        Raises:
+            ConfigError: it names the field.
+        """
+        if value is None and "None" in str(annotation):
+            return
+        if name not in self.closed and name not in self.positive:
+            return
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ConfigError(name, f"{value!r} is not a number")
+        if annotation is not float and not isinstance(value, int):
+            raise ConfigError(name, f"{value!r} is not a whole number")
+        if name in self.positive:
+            if not 0 < value < math.inf:
+                raise ConfigError(name, f"{value} is not a positive number")
+            return
+        low, high = self.closed[name]
+        if not low <= value <= high:
+            limit = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+            raise ConfigError(name, f"{value} is out of range: give {limit}")

@@ -19,10 +19,11 @@ from typing import Any
 
 import ray
 
+from data.command_line import run_main
 from data.storage import Store
 from ray_jobs.activations.dataset import SPLITS, DataConfig
 from ray_jobs.activations.prepare import Prepared
-from ray_jobs.cli import parse_recipe, run_main
+from ray_jobs.cli import parse_recipe
 from ray_jobs.pii.config import ProbeConfig
 from ray_jobs.pii.detector import CLASSIFIERS_NAME
 from ray_jobs.pii.evaluation import strict_f1

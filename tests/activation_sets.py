@@ -12,8 +12,7 @@ from ray_jobs.activations.manifest import (
     ShardRecord,
     mean_and_scale,
 )
-from ray_jobs.activations.shard_files import Rows
-from ray_jobs.activations.shards import ActivationSet
+from ray_jobs.activations.shards import ActivationSet, Rows
 
 
 def numbered_rows(document_sizes: list[int]) -> Rows:

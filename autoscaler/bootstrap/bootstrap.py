@@ -23,14 +23,13 @@ from autoscaler.bootstrap.files import (
     ClusterFiles,
     cluster_files,
 )
-from autoscaler.bootstrap.preflight import candidates
+from autoscaler.bootstrap.preflight import candidates, resources_of
 from autoscaler.bootstrap.ssh_keys import own_private_key, public_key_of
 from autoscaler.errors import AutoscalerError, ConfigError
 from autoscaler.lambda_cloud.catalog import Catalog, overlay
 from autoscaler.lambda_cloud.credentials import ApiKey, api_url, load_api_key
 from autoscaler.money.handover import Row
 from autoscaler.session import open_session
-from autoscaler.sizing import resources_of
 
 SSH_USER = "ubuntu"
 """The user of Lambda's images."""

@@ -1,13 +1,60 @@
 """Does Lambda have what the YAML names? Asked once by `ray up`, before anything is launched."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
-from autoscaler.bootstrap.config import NodeType, ProviderConfig
-from autoscaler.domain import InstanceType
+from autoscaler.bootstrap.config import NodeConfig, NodeType, ProviderConfig
+from autoscaler.bootstrap.ssh_keys import check_registered, ensure_registered
+from autoscaler.domain import InstanceType, Place
 from autoscaler.errors import ConfigError
+from autoscaler.instances.placement import Closure, rank_regions
 from autoscaler.lambda_cloud.catalog import Catalog
 from autoscaler.lambda_cloud.client import LambdaClient
-from autoscaler.sizing import check_resources
+
+# What Ray may count on, whichever candidate of a node type it gets: the least of each.
+
+MEMORY_SHARE = 0.7
+"""Of a machine's memory; the rest is for the object store and the system."""
+GIB = 1024**3
+_ACCELERATORS = {"v100": "V100", "a10": "A10", "a100": "A100", "h100": "H100", "b200": "B200"}
+"""Ray's names of the GPUs, by what stands in the names of Lambda's types."""
+
+
+def resources_of(candidates: Sequence[InstanceType]) -> dict[str, int]:
+    """Ray's resources of a node type; GPU and accelerator type only where all candidates agree."""
+    least = {
+        "CPU": min(candidate.vcpus for candidate in candidates),
+        "memory": int(min(c.memory_gib for c in candidates) * GIB * MEMORY_SHARE),
+    }
+    if gpus := min(candidate.gpus for candidate in candidates):
+        least["GPU"] = gpus
+        accelerators = {_accelerator(candidate.name) for candidate in candidates}
+        if len(accelerators) == 1 and (name := accelerators.pop()):
+            least[f"accelerator_type:{name}"] = 1
+    return least
+
+
+def check_resources(
+    where: str, resources: Mapping[str, float], candidates: Sequence[InstanceType]
+) -> None:
+    """Raises ConfigError where a candidate has less than Ray is told to count on."""
+    for candidate in candidates:
+        has = {
+            "CPU": candidate.vcpus,
+            "GPU": candidate.gpus,
+            "memory": candidate.memory_gib * GIB,
+        }
+        for name, amount in has.items():
+            if resources.get(name, 0) > amount:
+                raise ConfigError(
+                    f"{where}.resources.{name}: {resources[name]} is more than {candidate.name} "
+                    f"has ({amount})"
+                )
+
+
+def _accelerator(instance_type: str) -> str | None:
+    match = re.search(r"_\d+x_([a-z]+\d+)", instance_type)
+    return _ACCELERATORS.get(match[1]) if match else None
 
 
 def check(config: ProviderConfig, client: LambdaClient, catalog: Catalog) -> tuple[str, ...]:
@@ -88,3 +135,43 @@ def _check_images(node_types: Iterable[NodeType], client: LambdaClient) -> None:
                 f"available_node_types.{node_type.name}.node_config.image: Lambda has no image "
                 f"family {family!r} for {architecture}; it has {', '.join(families)}"
             )
+
+
+# Where the head goes, and under which SSH key: found out by `ray up`, told to the head.
+
+
+def head_regions(
+    config: ProviderConfig,
+    head: NodeConfig,
+    regions: Sequence[str],
+    catalog: Catalog,
+    closures: Sequence[Closure],
+) -> list[str]:
+    """The regions to try for the head, best first: where it and most of its workers can be.
+
+    What is advertised is a hint that ages within minutes: regions that show nothing now come
+    last, and stay.
+    """
+
+    def is_open(place: Place) -> bool:
+        return catalog.is_advertised(place) and not any(c.covers(place) for c in closures)
+
+    groups = [t.config for t in config.node_types if t.name != config.head_type]
+
+    def score(region: str) -> tuple[bool, int]:
+        here = [g.instance_types for g in groups if not g.regions or region in g.regions]
+        (ranked,) = rank_regions(head.instance_types, here, [region], is_open)
+        return ranked.head_advertised, ranked.worker_groups_advertised
+
+    allowed = [region for region in config.regions_for(head) if region in regions]
+    return sorted(allowed, key=score, reverse=True)
+
+
+def resolve_ssh_key(config: ProviderConfig, client: LambdaClient) -> str:
+    """The name of the account's key that opens the nodes; registers one if none was named."""
+    if config.ssh_key_name is not None:
+        check_registered(client, config.ssh_key_name, config.ssh_public_key)
+        return config.ssh_key_name
+    if config.ssh_public_key is None:
+        raise ValueError("the provider section was not bootstrapped")
+    return ensure_registered(client, config.ssh_public_key)

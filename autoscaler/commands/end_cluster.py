@@ -1,4 +1,4 @@
-"""`python -m autoscaler.commands.end_cluster`, on the head: ends the cluster it belongs to.
+"""`raylambda end-cluster`, on the head: ends the cluster it belongs to.
 
 It is what `ray exec --stop` and `ray submit --stop` run in place of `sudo shutdown`: a machine
 of Lambda's that is shut down goes on billing. What an autoscaler beside it launches, or has
@@ -76,5 +76,12 @@ def main() -> int:
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def report_charges() -> int:
+    """`raylambda charges` on the head: one line with what its machines have cost."""
+    try:
+        cluster = own_cluster()
+        sys.stdout.write(f"{open_session().books.report(cluster)}\n")
+    except AutoscalerError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return error.exit_code
+    return 0

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from autoscaler.accounts import check_account
 from autoscaler.domain import Instance, LaunchRequest, Place
 from autoscaler.errors import (
     AmbiguousLaunchError,
@@ -26,7 +25,7 @@ from autoscaler.errors import (
     UserError,
 )
 from autoscaler.events import EventLog
-from autoscaler.instances.journal import UNWANTED, Guard, Intent, Journal, Outcome
+from autoscaler.instances.journal import UNWANTED, Guard, Intent, Journal, Outcome, check_account
 from autoscaler.instances.terminator import Terminator
 from autoscaler.lambda_cloud.catalog import with_price
 from autoscaler.lambda_cloud.client import LambdaClient

@@ -22,7 +22,6 @@ from autoscaler.domain import (
     TypeOffer,
 )
 from autoscaler.errors import ConfigError, NotFoundError, ProtocolError
-from autoscaler.instance_record import read_instance
 from autoscaler.lambda_cloud.transport import Transport
 from autoscaler.lambda_cloud.wire import (
     Json,
@@ -31,6 +30,7 @@ from autoscaler.lambda_cloud.wire import (
     read_file_system,
     read_firewall_ruleset,
     read_image,
+    read_instance,
     read_region,
     read_ssh_key,
     read_type_offer,

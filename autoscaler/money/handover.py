@@ -7,13 +7,14 @@ by the machine's id, so that the same ones may be given again. Idempotent, all o
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias, cast
 
-from autoscaler import lives
 from autoscaler.domain import Charge
-from autoscaler.errors import ProtocolError
-from autoscaler.money.budget import Caps, spent_cents
+from autoscaler.errors import BudgetError, ProtocolError
+from autoscaler.money.budget import Caps, dollars, spent_cents
+from autoscaler.money.ledger import Ledger, unseen_charges
 from autoscaler.state import State
 
 Row: TypeAlias = list[str | float | None]
@@ -80,7 +81,7 @@ class Books:
                 (cluster, head_id, began_s, began_s),
             ).fetchall()
             charges = [Charge(*tuple(row)[3:]) for row in ended]
-            charges += lives.unseen(connection, cluster)
+            charges += unseen_charges(connection, cluster)
         rows: list[Row] = [list(row) for row in running]
         if charges:
             spent = spent_cents(charges, began_s)
@@ -131,3 +132,62 @@ def _is_row(row: Sequence[object]) -> bool:
         and isinstance(row[4], int | float)
         and isinstance(row[5], int | float | None)
     )
+
+
+# One run over several heads: what laptop and head tell each other of its cost, and the user.
+
+
+class Handover:
+    """Thread-safe."""
+
+    def __init__(
+        self,
+        cluster: str,
+        caps: Caps,
+        former_charges: Sequence[Row],
+        books: Books,
+        ledger: Ledger,
+        clock: Callable[[], float],
+    ) -> None:
+        self._cluster = cluster
+        self._caps = caps
+        self._former_charges = former_charges
+        self._books = books
+        self._ledger = ledger
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._is_taken = False
+
+    def to_head(self, head_id: str) -> list[Row]:
+        """On the laptop, each time before a head gets its configuration, where this goes."""
+        self._books.entrust(head_id, self._caps)
+        return self._books.before(self._cluster, head_id)
+
+    def from_laptop(self) -> None:
+        """On the head, before anything is launched. Raises StateError; then call it again."""
+        with self._lock:
+            if not self._is_taken and self._former_charges:
+                self._books.take(self._cluster, self._former_charges)
+            self._is_taken = True
+
+    def from_head(self, head_id: str, output: str) -> None:
+        """On the laptop: what `charges_report` has said. Raises ProtocolError."""
+        self._books.take_report(self._cluster, head_id, output, self._clock())
+
+    def explained(self, error: BudgetError) -> BudgetError:
+        """The refusal of a head, with what of the run stands behind it."""
+        ledger, now_s = self._ledger, self._clock()
+        unseen = ledger.unseen(self._cluster)
+        if not unseen and not ledger.charges(self._cluster):
+            return error
+        text = f"{error}. A run goes on until `ray down` has verified its end"
+        if unseen:
+            most = spent_cents(unseen, now_s)
+            sum_ = "an unknown sum" if most is None else f"{dollars(most)}"
+            text += (
+                f"; of this one {sum_} counts for workers of heads that ended before they told "
+                "what those have cost"
+            )
+        if running := ledger.running_ids(self._cluster):
+            text += f"; {len(running)} of its machines may still bill"
+        return BudgetError(f"{text}: run `ray down`, and the next starts from zero")

@@ -12,6 +12,7 @@ from autoscaler.bootstrap.config import (
     Section,
     parse_node_config,
 )
+from autoscaler.bootstrap.preflight import head_regions, resolve_ssh_key
 from autoscaler.errors import (
     AmbiguousLaunchError,
     AutoscalerError,
@@ -21,8 +22,6 @@ from autoscaler.errors import (
     StateError,
 )
 from autoscaler.events import WATCHING
-from autoscaler.handover import Handover
-from autoscaler.head import head_regions, resolve_ssh_key
 from autoscaler.instances.acquire import Choice
 from autoscaler.instances.launcher import NodeSpec
 from autoscaler.instances.teardown import Teardown
@@ -35,7 +34,7 @@ from autoscaler.lambda_cloud.tags import (
     USER_NODE_TYPE,
     mutable_tags,
 )
-from autoscaler.money.handover import Row
+from autoscaler.money.handover import Handover, Row
 from autoscaler.nodes.creation import Creator
 from autoscaler.nodes.fitness import Fitness
 from autoscaler.nodes.housekeeping import Housekeeper
@@ -58,7 +57,14 @@ class Cluster:
         self.fitness = Fitness(
             name, session, self.nodes, self.find, self.terminate, on_head=config.on_head
         )
-        self._handover = Handover(name, config, session)
+        self._handover = Handover(
+            name,
+            config.caps,
+            config.former_charges,
+            session.books,
+            session.ledger,
+            session.clock,
+        )
         self._ssh_key_name: str | None = config.ssh_key_name if config.on_head else None
         self._is_checked = False
 

@@ -22,8 +22,7 @@ from autoscaler.simulator.cloud.faults import (
     StaleList,
     Stockout,
 )
-from autoscaler.simulator.server import SimulatedCloud
-from autoscaler.simulator.simulation import Simulation
+from autoscaler.simulator.server import SimulatedCloud, Simulation
 from autoscaler.simulator.transport import InProcessAdapter
 
 __all__ = [

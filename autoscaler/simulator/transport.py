@@ -12,7 +12,7 @@ from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3 import HTTPResponse
 
 from autoscaler.simulator.api.api import Broken, Reply, Request
-from autoscaler.simulator.simulation import Simulation
+from autoscaler.simulator.server import Simulation
 
 
 class InProcessAdapter(BaseAdapter):

@@ -2,7 +2,9 @@
 
 import logging
 import re
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, cast
 
 import click
@@ -10,10 +12,51 @@ from ray.autoscaler._private.cli_logger import cli_logger
 from ray.autoscaler._private.command_runner import SSHCommandRunner
 from ray.autoscaler._private.subprocess_output_util import ProcessRunnerError
 
+from autoscaler.bootstrap.files import cluster_files
 from autoscaler.errors import AutoscalerError
-from autoscaler.forwarding import with_token
-from autoscaler.handover import Handover
+from autoscaler.money.handover import Handover
+from autoscaler.ssh.dashboard_proxy import DashboardProxy
 from autoscaler.ssh.gates import Gate, read_verdict
+
+# Ports that Ray's commands forward from a head: the dashboard's with the owner's token.
+
+DASHBOARD_PORT = 8265
+"""Where the head's dashboard and job API listen, on its loopback."""
+
+Forward = tuple[int, int]
+"""(port of this machine, port of the head's loopback)."""
+
+
+@contextmanager
+def with_token(forwards: Sequence[Forward] | None, cluster: str) -> Generator[list[Forward] | None]:
+    """What ssh is to forward while the block runs, so that the dashboard gets the token.
+
+    In place of the wished port ssh gets a free one, and the proxy listens on the wished one.
+    Other ports, and a cluster whose token this machine does not have, are forwarded as asked.
+    OSError when a wished port is taken.
+    """
+    if forwards is None:
+        yield None
+        return
+    token_file = cluster_files(cluster).ray_token
+    token = token_file.read_text(encoding="utf-8").strip() if token_file.exists() else ""
+    with ExitStack() as proxies:
+        plain: list[Forward] = []
+        for local, remote in forwards:
+            if remote == DASHBOARD_PORT and token:
+                hidden = _free_port()
+                proxies.enter_context(DashboardProxy(local, hidden, token))
+                plain.append((hidden, remote))
+            else:
+                plain.append((local, remote))
+        yield plain
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
 
 SHUTDOWN = "sudo shutdown -h now"
 """What Ray ends a machine with. Lambda goes on billing a machine that is shut down."""
@@ -21,8 +64,8 @@ TEARDOWN = "ray teardown ~/ray_bootstrap_config.yaml --yes --workers-only; "
 """Before it Ray ends the workers, with a command that Ray no longer has."""
 RAYS_STOP = re.compile(r"(?<![\w-])ray stop(?=[)'\" ]*$)")
 """The end of a command that stops Ray on a head: what comes behind is the quotes of a container."""
-REPORT = '"$(dirname "$(command -v ray)")/python" -m autoscaler.charges_report'
-END_CLUSTER = '"$(dirname "$(command -v ray)")/python" -m autoscaler.commands.end_cluster'
+REPORT = '"$(dirname "$(command -v ray)")/python" -m autoscaler.cli charges'
+END_CLUSTER = '"$(dirname "$(command -v ray)")/python" -m autoscaler.cli end-cluster'
 PROBE = "uptime"
 """Ray's own first command: it asks whether ssh is up."""
 

@@ -11,8 +11,22 @@ from functools import cache
 
 from faker import Faker
 
-from data.builders.patterns import fill
 from data.builders.splits import draw_in, fold
+
+# Numbers and codes from patterns such as "??-######".
+
+_ALPHABETS = {
+    "#": string.digits,
+    "%": "23456789",
+    "?": string.ascii_uppercase,
+    "^": "0123456789abcdef",
+}
+
+
+def fill(rng: random.Random, pattern: str) -> str:
+    """`pattern` with "#" a digit, "%" a digit from 2, "?" a capital, "^" a hexadecimal digit."""
+    return "".join(rng.choice(_ALPHABETS[c]) if c in _ALPHABETS else c for c in pattern)
+
 
 # Patterns as in `patterns.fill`.
 _PHONES = {

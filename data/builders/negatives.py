@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from data.builders.addresses import city, postcode
 from data.builders.dates import month_name
+from data.builders.identifiers import fill
 from data.builders.names import domain, invented_word, surname
-from data.builders.patterns import fill
 from data.builders.texts import load_texts
 
 _DECIMAL_COMMA = ("de", "fr", "es", "it")

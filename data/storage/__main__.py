@@ -3,9 +3,9 @@
 import logging
 import sys
 
+from data.command_line import OneLineParser
 from data.errors import JobError
 from data.storage.doctor import examine
-from ray_jobs.cli import OneLineParser
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -15,8 +15,7 @@ import pyarrow.fs as pafs
 from data.errors import CorruptFileError, StorageError
 from data.storage.filesystem import build_filesystem, default_retry_s, pinned, resolve_endpoint
 from data.storage.location import Location, parse_location
-from data.storage.problems import NO_BUCKET, explain, storage_error
-from data.storage.retrying import Progress, with_retries
+from data.storage.problems import NO_BUCKET, Progress, explain, storage_error, with_retries
 from data.storage.streams import (
     CHUNK_BYTES,
     PARTIAL_SUFFIX,

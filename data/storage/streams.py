@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from data.storage.retrying import Progress
+from data.storage.problems import Progress
 
 CHUNK_BYTES = 10 << 20
 # pyarrow uploads parts of 10 MiB in the background without a bound; a flush waits for them.

@@ -18,7 +18,7 @@ import numpy as np
 from data.errors import ConfigError, CorruptFileError
 from data.storage import Store
 from ray_jobs.activations.harvest_pool import HarvestPool
-from ray_jobs.activations.harvester import ShardTask
+from ray_jobs.activations.harvester import RowPlan, ShardTask, plan_rows
 from ray_jobs.activations.host_model import HostPlan
 from ray_jobs.activations.manifest import (
     MANIFEST_NAME,
@@ -30,7 +30,6 @@ from ray_jobs.activations.manifest import (
     record_name,
     shard_name,
 )
-from ray_jobs.activations.plan import RowPlan, plan_rows
 from ray_jobs.activations.shards import ActivationSet
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from ray_jobs.activations.dataset import SPLITS, DataConfig, Dataset, open_datas
 from ray_jobs.activations.harvest import HarvestProgress, harvest
 from ray_jobs.activations.harvest_pool import HarvestPool
 from ray_jobs.activations.shards import ActivationSet
-from ray_jobs.places import places
+from ray_jobs.runtime.cluster import places
 from ray_jobs.runtime.fit import JobOptions, worker_needs
 from ray_jobs.runtime.progress import clock_time
 

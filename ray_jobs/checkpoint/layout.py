@@ -2,7 +2,7 @@
 
     step-00001200-w2-a3f9c1/       step, number of saving processes, attempt
         rank-00000.pt              a process's part, `torch.load(weights_only=True)`
-        rank-00000-1.pt            its next piece (`ray_jobs.checkpoint.pieces`), and so on
+        rank-00000-1.pt            its next piece (`ray_jobs.checkpoint.state`), and so on
         rank-00000.json            its manifest: sizes and sha256, written after the pieces
         COMMITTED.json             written last: the manifests' own sizes and sha256
         REJECTED.json              written by a reader that found the checkpoint damaged

@@ -29,8 +29,7 @@ from ray_jobs.checkpoint.layout import (
     record_json,
     state_name,
 )
-from ray_jobs.checkpoint.pieces import PIECE_BYTES, cut, joined, merged
-from ray_jobs.checkpoint.state import compact, plain_state
+from ray_jobs.checkpoint.state import PIECE_BYTES, compact, cut, joined, merged, plain_state
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data.command_line import run_main
 from data.errors import InputError, JobError
-from ray_jobs.cli import run_main
 from ray_jobs.demo.local_ray import local_ray
 from ray_jobs.demo.simulated_cluster import (
     SHARED,

@@ -1,14 +1,25 @@
 """A local Ray with a job server, as a child of this process."""
 
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ray_jobs.ports import free_ports
+# Ports for servers of our own.
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that are free now, all different."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Shards of the demo are a few MB; Ray's default would take 30 % of the machine's memory."""

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from data.errors import JobError
-from ray_jobs.ports import free_ports
+from ray_jobs.demo.local_ray import free_ports
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

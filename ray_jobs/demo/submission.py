@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from data.command_line import run_main
 from data.errors import InputError, JobError
-from ray_jobs.cli import run_main
 
 START_TIMEOUT_S = 90.0
 """A fresh Ray answers in some ten seconds, its job agent some seconds later."""

@@ -19,11 +19,10 @@ from torch import Tensor
 
 from data.errors import DataError
 from data.storage import Store
-from ray_jobs.pii.decoding import Chain, log_sums, segment_probability, viterbi
-from ray_jobs.pii.features import Features, document_rows
+from ray_jobs.pii.crf import Chain, log_sums, segment_probability, viterbi
+from ray_jobs.pii.features import Features, document_rows, surface_categories
 from ray_jobs.pii.probes import TokenProbe, batches_of
 from ray_jobs.pii.spans import OUTSIDE, PIISpan, TagScheme, character_segments
-from ray_jobs.pii.surface import surface_categories
 
 RAW = "raw"
 CONFIG_NAME = "config.json"

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from data.command_line import OneLineParser, run_main
 from data.errors import DataError
 from data.storage import Store
 from ray_jobs.activations.host_model import HostModel
-from ray_jobs.cli import OneLineParser, run_main
 from ray_jobs.pii.classifier import RAW, Classifier, Origin, Text
 from ray_jobs.pii.features import features_of
 from ray_jobs.pii.spans import PIISpan

@@ -7,8 +7,8 @@ import json
 import sys
 from collections.abc import Sequence
 
+from data.command_line import OneLineParser, run_main
 from data.documents import Document, read_documents
-from ray_jobs.cli import OneLineParser, run_main
 from ray_jobs.pii.detector import SAEPIIDetector, add_detector_flags, detector_of
 from ray_jobs.pii.evaluation import Evaluation, evaluate, table
 

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from data.errors import NonFiniteError
 from ray_jobs.pii.config import Descent, ProbeConfig
 from ray_jobs.pii.crf import TagChain, negative_log_likelihood
-from ray_jobs.pii.features import Features, document_rows
+from ray_jobs.pii.features import N_SURFACE, Features, document_rows
 from ray_jobs.pii.spans import OUTSIDE, TagScheme
-from ray_jobs.pii.surface import N_SURFACE
 
 
 @dataclass(frozen=True)

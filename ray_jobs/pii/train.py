@@ -12,27 +12,72 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from data.documents import Document
+from data.command_line import run_main
+from data.documents import Document, Span
 from data.errors import ConfigError, DataError
 from data.storage import Store
 from data.storage.probe import probed
 from ray_jobs.activations.dataset import SPLITS, DataConfig, open_dataset
 from ray_jobs.activations.host_model import HostModel
-from ray_jobs.cli import parse_recipe, run_main
-from ray_jobs.pii.classifier import RAW, Classifier, Origin, Text, surface_of
+from ray_jobs.cli import parse_recipe
+from ray_jobs.pii.classifier import RAW, Batch, Classifier, Origin, Text, surface_of
 from ray_jobs.pii.config import HostConfig, ProbeConfig
 from ray_jobs.pii.detector import CLASSIFIERS_NAME, LATENTS, SAE_NAME
 from ray_jobs.pii.evaluation import Evaluation, evaluate, strict_f1, table
-from ray_jobs.pii.features import check_fits, features_of
+from ray_jobs.pii.features import Features, check_fits, features_of
+from ray_jobs.pii.metrics import f_score, strict_counts
 from ray_jobs.pii.probes import TaggedTokens, fit
-from ray_jobs.pii.spans import TagScheme
-from ray_jobs.pii.thresholds import choose_threshold
+from ray_jobs.pii.spans import TagScheme, character_segments
 from ray_jobs.pii.tokens import HostTokens, run_host
 from ray_jobs.results.run_directory import MANIFEST, code_identity, seal, whole_run
 from ray_jobs.runtime.progress import Progress, log_to_stdout
 from ray_jobs.sae.model import TopKSAE, load_sae
+
+# The threshold of a classifier, chosen on validation documents.
+
+LOG_ODDS = np.linspace(-4.0, 4.0, 17)
+"""Candidates: log(threshold / (1 - threshold)); 0 is the plain Viterbi path."""
+
+
+def choose_threshold(
+    classifier: Classifier,
+    documents: Sequence[Document],
+    texts: list[Text],
+    features: Features,
+    beta: float = 1.0,
+) -> Classifier:
+    """The classifier with the threshold that maximises strict F-beta on the documents.
+
+    Of equals the one nearest to 0.5 is taken.
+    """
+    batches = list(classifier.emissions(texts, features))
+    candidates = [
+        replace(classifier, threshold=float(1 / (1 + np.exp(-log_odds))))
+        for log_odds in sorted(LOG_ODDS, key=abs)
+    ]
+    return max(
+        candidates,
+        key=lambda candidate: f_score(_counts(candidate, batches, documents, texts), beta),
+    )
+
+
+def _counts(
+    classifier: Classifier, batches: list[Batch], documents: Sequence[Document], texts: list[Text]
+) -> np.ndarray:
+    """(hits, true spans, found spans) over all documents, without the cost of scores."""
+    scheme = classifier.probe.scheme
+    counts = np.zeros(3, dtype=np.int64)
+    for batch in batches:
+        for number, path in zip(batch.documents, classifier.paths(batch), strict=True):
+            text = texts[number]
+            parts = character_segments(text.text, text.offsets, scheme, path)
+            found = [Span(part.start, part.end, part.label) for part in parts]
+            counts += strict_counts(documents[number].spans, found, scheme.labels).sum(0)
+    return counts
+
 
 logger = logging.getLogger(__name__)
 

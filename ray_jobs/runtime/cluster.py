@@ -1,13 +1,17 @@
 """Whether and how often a worker fits on the cluster that there is, or that there may be."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from data.errors import RefusedError
+from data.errors import ConfigError, InputError, RefusedError
+from data.storage.probe import Probe, probed
 
 Resources = Mapping[str, float]
 
@@ -117,3 +121,74 @@ def shown(resources: Resources | Sequence[tuple[str, float]]) -> str:
     """ "4 CPU, 1 GPU"; memory and the names of nodes are left out."""
     pairs = dict(resources)
     return ", ".join(f"{pairs[name]:g} {name}" for name in ("CPU", "GPU") if pairs.get(name))
+
+
+# The Ray that a job joins, if one runs.
+
+_ANSWER_TIMEOUT_S = 10.0
+
+
+def address_to_join() -> str | None:
+    """What `ray.init` is to be told: None, to find its way itself, or "local".
+
+    Ray itself would try for a quarter of an hour where nothing answers, and then say what only
+    its makers understand. `ray start` notes its address in a file that only `ray stop` removes:
+    one left by a Ray that was ended otherwise leads nowhere.
+
+    Raises:
+        InputError: no Ray is at RAY_ADDRESS.
+    """
+    asked = os.environ.get("RAY_ADDRESS", "")
+    if asked:
+        if asked not in ("local", "auto"):
+            try:
+                _knock(asked.removeprefix("ray://"))
+            except (OSError, ValueError) as error:
+                raise no_ray_at(asked, error) from error
+        return None
+    noted = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
+    try:
+        _knock(noted.read_text().strip())
+    except (OSError, ValueError):
+        return "local"
+    return None
+
+
+def no_ray_at(address: str, why: Exception) -> InputError:
+    return InputError(
+        f"RAY_ADDRESS is {address!r}, and no Ray answers there ({why}): give the head's "
+        "host:port, or unset it for a Ray of this machine"
+    )
+
+
+def _knock(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        raise ValueError("it names no port")
+    socket.create_connection((host, int(port)), _ANSWER_TIMEOUT_S).close()
+
+
+# Where a job reads and writes: places that last, that can be written, and that all nodes share.
+
+
+@contextmanager
+def places(output_dir: str, storage: str | None) -> Iterator[Probe]:
+    """Shows that a job's places can be used; its workers check that theirs are the same ones.
+
+    Ray is initialised. `storage` None: the output_dir.
+
+    Raises:
+        ConfigError: a place lies in the copy of the working directory that Ray made for a
+            submitted job, and deletes after it.
+        StorageError: a place cannot be written.
+    """
+    in_copy = bool(ray.get_runtime_context().runtime_env.get("working_dir"))
+    for name, place in (("output_dir", output_dir), ("storage", storage)):
+        if in_copy and place is not None and "://" not in place and not os.path.isabs(place):
+            raise ConfigError(
+                name,
+                f"{place!r} lies in this job's copy of the working directory, which Ray deletes: "
+                "give s3://bucket/path, or the absolute path of a directory that all nodes share",
+            )
+    with probed([output_dir, storage or output_dir]) as probe:
+        yield probe

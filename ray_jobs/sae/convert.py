@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from safetensors.torch import save
 from torch import Tensor
 
+from data.command_line import OneLineParser, run_main
 from data.storage import Store
-from ray_jobs.cli import OneLineParser, run_main
 from ray_jobs.sae.model import TopKSAE, load_sae
 
 SAE_LENS_VERSION = "6.54.12"

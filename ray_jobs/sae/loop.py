@@ -28,8 +28,7 @@ from ray_jobs.results.history import TrainingHistory, goes_on_with
 from ray_jobs.runtime.collectives import from_rank_zero
 from ray_jobs.runtime.fit import Place, place_in_group
 from ray_jobs.runtime.progress import Progress
-from ray_jobs.sae.build import build_sae, mixed_precision
-from ray_jobs.sae.config import PROBE_METRICS, SAEConfig
+from ray_jobs.sae.config import PROBE_METRICS, SAEConfig, learning_rate_at, planned_steps
 from ray_jobs.sae.early_stopping import PlateauRule, PlateauState, observe
 from ray_jobs.sae.export import save_sae
 from ray_jobs.sae.measure import (
@@ -38,9 +37,8 @@ from ray_jobs.sae.measure import (
     held_out_share,
     whole_batch,
 )
-from ray_jobs.sae.model import TopKSAE
+from ray_jobs.sae.model import TopKSAE, build_sae, mixed_precision
 from ray_jobs.sae.probe import ProbeData, probe_metrics
-from ray_jobs.sae.schedule import learning_rate_at, planned_steps
 
 logger = logging.getLogger(__name__)
 

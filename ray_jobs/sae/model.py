@@ -10,8 +10,54 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import ConfigError, DataError
-from ray_jobs.sae.dead_latents import DeadLatents, fired_latents
+from ray_jobs.runtime.collectives import all_agree
+from ray_jobs.sae.config import SAEConfig
 from ray_jobs.sae.kernels.topk import StepOptions, TopKSquaredErrors, decode_sum, top_latents
+
+# Which latents are dead: counted in tokens of the global batch, kept with the model's state.
+
+
+class DeadLatents(nn.Module):
+    """Tokens since each latent last fired; dead from `dead_after_tokens` on.
+
+    Call `update` once per step on every rank with the same arguments: `fired` reduced over all
+    ranks (logical or) and `tokens` of the whole batch. Counting per rank would make the
+    auxiliary loss set in later with every rank added.
+    """
+
+    tokens_since_fired: Tensor
+
+    def __init__(self, n_latents: int, dead_after_tokens: int) -> None:
+        super().__init__()
+        self.dead_after_tokens = dead_after_tokens
+        self.register_buffer("tokens_since_fired", torch.zeros(n_latents, dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(self, fired: Tensor, tokens: int) -> None:
+        """`fired`: bool (n_latents,)."""
+        self.tokens_since_fired += tokens
+        self.tokens_since_fired.masked_fill_(fired, 0)
+
+    def mask(self) -> Tensor:
+        """bool (n_latents,): true where dead."""
+        return self.tokens_since_fired >= self.dead_after_tokens
+
+    def indices(self) -> Tensor:
+        """int64 (n_dead,), ascending."""
+        return self.mask().nonzero().view(-1)
+
+    def share(self) -> float:
+        """Share of the latents that are dead."""
+        return self.mask().double().mean().item()
+
+
+def fired_latents(indices: Tensor, values: Tensor, n_latents: int) -> Tensor:
+    """bool (n_latents,): true where a value of (B, k) `values` at `indices` is above zero."""
+    shut_go_to_bin = torch.where(values > 0, indices, n_latents)
+    fired = torch.zeros(n_latents + 1, dtype=torch.bool, device=indices.device)
+    fired[shut_go_to_bin.view(-1)] = True
+    return fired[:-1]
+
 
 AUX_WEIGHT = 1 / 32
 DEAD_AFTER_TOKENS = 10_000_000
@@ -219,3 +265,28 @@ def _check_sizes(d_in: int, n_latents: int, k: int, aux_k: int) -> None:
         raise ConfigError("k", f"{k} is not between 1 and n_latents ({n_latents})")
     if aux_k < 0:
         raise ConfigError("aux_k", f"{aux_k} is below 0")
+
+
+# A fresh autoencoder from a config.
+
+
+def build_sae(config: SAEConfig, d_in: int, device: torch.device) -> TopKSAE:
+    """The SAE before its first step, on `device`; the same for every process."""
+    return TopKSAE(
+        d_in,
+        config.n_latents,
+        config.k,
+        aux_k=config.aux_k,
+        aux_weight=config.aux_weight,
+        dead_after_tokens=config.dead_after_tokens,
+        seed=config.seed,
+    ).to(device)
+
+
+def mixed_precision(config: SAEConfig, device: torch.device) -> bool:
+    """Whether the encoder multiplies in bf16: as asked, else where it is fast. Collective.
+
+    Where only some ranks have bf16 none uses it: parts of one batch must not differ in kind.
+    """
+    asked = config.enable_mixed_precision
+    return all_agree(has_fast_bf16(device)) if asked is None else asked

@@ -14,11 +14,12 @@ from typing import Any
 
 import ray
 
+from data.command_line import run_main
 from data.errors import ConfigError
 from data.storage import Store
 from ray_jobs.activations.dataset import DataConfig
 from ray_jobs.activations.prepare import Prepared, cache_dir, prepare
-from ray_jobs.cli import parse_recipe, run_main
+from ray_jobs.cli import parse_recipe
 from ray_jobs.results.run_directory import code_identity, digest_of, seal, unseal, whole_run
 from ray_jobs.runtime.fit import JobOptions, connect, fit
 from ray_jobs.runtime.progress import board_lines, clock_time, log_to_stdout

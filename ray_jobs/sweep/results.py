@@ -6,9 +6,14 @@ from typing import Any
 from data.errors import JobError
 from data.storage import Store
 from ray_jobs.results.run_directory import result_files, seal
-from ray_jobs.sweep.ledger import WHOLE, Ledger, TrialRecord
+from ray_jobs.sweep.ledger import (
+    WHOLE,
+    Ledger,
+    TrialRecord,
+    steps_saved_share,
+    worker_seconds_saved_share,
+)
 from ray_jobs.sweep.plan import FinishTrial, Plan
-from ray_jobs.sweep.savings import steps_saved_share, worker_seconds_saved_share
 from ray_jobs.sweep.space import Point
 from ray_jobs.sweep.trial import trial_folder
 

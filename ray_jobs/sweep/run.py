@@ -15,15 +15,13 @@ from ray import tune
 from data.errors import ConfigError
 from data.storage import Store
 from data.storage.probe import Probe
-from ray_jobs.places import places
 from ray_jobs.results.run_directory import digest_of
-from ray_jobs.runtime.cluster import has_gpus, node_that_fits, room_now
+from ray_jobs.runtime.cluster import has_gpus, node_that_fits, places, room_now
 from ray_jobs.runtime.fit import JobOptions
 from ray_jobs.runtime.progress import board_lines
-from ray_jobs.sweep.cost import NodeMeter
+from ray_jobs.sweep.cost import NodeMeter, Prices, known_prices
 from ray_jobs.sweep.ledger import Book, Ledger, TrialRecord, open_ledger
 from ray_jobs.sweep.plan import FinishTrial, Plan, RunTrial
-from ray_jobs.sweep.prices import Prices, known_prices
 from ray_jobs.sweep.report import render_page
 from ray_jobs.sweep.results import PAGE, Folders, leave_best, states, summary
 from ray_jobs.sweep.roster import Ending, Pace, Roster

@@ -2,9 +2,17 @@
 
 from ray_jobs.runtime.progress import clock_time
 from ray_jobs.sweep.cost import dollars
-from ray_jobs.sweep.ledger import ENDED, FAILED, RUNNING, WHOLE, Ledger, TrialRecord
+from ray_jobs.sweep.ledger import (
+    ENDED,
+    FAILED,
+    RUNNING,
+    WHOLE,
+    Ledger,
+    TrialRecord,
+    start_seconds,
+    whole_seconds,
+)
 from ray_jobs.sweep.plan import Plan
-from ray_jobs.sweep.savings import start_seconds, whole_seconds
 from ray_jobs.sweep.scheduler import rungs
 from ray_jobs.sweep.space import shown_point
 

@@ -22,23 +22,21 @@ from typing import Any
 
 import torch
 
+from data.command_line import run_main
 from data.errors import ConfigError, DataError
 from data.storage import Store
-from ray_jobs.cli import parse_recipe, run_main
+from ray_jobs.cli import parse_recipe
 from ray_jobs.results.run_directory import MANIFEST, fetch
 from ray_jobs.runtime.fit import Place
 from ray_jobs.runtime.progress import log_to_stdout
 from ray_jobs.waltzrl.config import RECIPES, WORLD, WaltzConfig
-from ray_jobs.waltzrl.datasets.prompts import read_prompt_file
-from ray_jobs.waltzrl.datasets.splits import open_prompts
+from ray_jobs.waltzrl.datasets.prompts import Prompt, read_prompt_file
+from ray_jobs.waltzrl.datasets.splits import group_near_duplicates, open_prompts
 from ray_jobs.waltzrl.evaluation.metrics import repair_verdict
+from ray_jobs.waltzrl.evaluation.report import render_evaluation, text_table
 from ray_jobs.waltzrl.evaluation.rows import Evaluation, Rows
-from ray_jobs.waltzrl.evaluation_page import render, text_table
-from ray_jobs.waltzrl.folder_agents import Shelf
-from ray_jobs.waltzrl.judge_choice import open_judge
-from ray_jobs.waltzrl.models.base import load_tokenizer, model_folder, prepare_model
-from ray_jobs.waltzrl.near_duplicates import group_near_duplicates
-from ray_jobs.waltzrl.prompt_sets import Prompt
+from ray_jobs.waltzrl.judges.judges import open_judge
+from ray_jobs.waltzrl.models.base import Shelf, load_tokenizer, model_folder, prepare_model
 from ray_jobs.waltzrl.rollout.dialogue import Sampler
 from ray_jobs.waltzrl.rollout.hf import Sampling
 from ray_jobs.waltzrl.rollout.prompts import PROMPTS
@@ -133,7 +131,7 @@ def evaluate(options: EvaluateOptions) -> Rows:
     if "waltzrl" in rows:
         output.write_json("verdict.json", repair_verdict(rows["waltzrl"]))
     note = _note(config, manifest)
-    output.write_bytes("report.html", render(facts, rows, note).encode())
+    output.write_bytes("report.html", render_evaluation(facts, rows, note).encode())
     logger.info("waltz  %s: %s", config.model, f"{about}. {note}".strip())
     return rows
 

@@ -19,26 +19,32 @@ from typing import Any
 
 import ray
 
+from data.command_line import run_main
 from data.errors import ConfigError
 from data.storage import Store
 from ray_jobs.activations.prepare import cache_dir
-from ray_jobs.cli import parse_recipe, run_main
+from ray_jobs.cli import parse_recipe
+from ray_jobs.results.history import HISTORY, STAGE_1_HISTORY, trained_by
 from ray_jobs.results.run_directory import code_identity, seal, unseal, whole_run
 from ray_jobs.runtime.fit import JobOptions, connect, fit
 from ray_jobs.runtime.progress import board_lines, clock_time, log_to_stdout
 from ray_jobs.waltzrl.config import RECIPES, WORLD, WaltzConfig
 from ray_jobs.waltzrl.datasets.splits import PromptSets, open_prompts
-from ray_jobs.waltzrl.evaluation.metrics import AGENTS, repair_verdict
+from ray_jobs.waltzrl.evaluation.metrics import repair_verdict
 from ray_jobs.waltzrl.evaluation.report import STAGE_1_PAGE, write_report
-from ray_jobs.waltzrl.history import HISTORY, STAGE_1_HISTORY, trained_by
-from ray_jobs.waltzrl.judge_choice import open_judge
-from ray_jobs.waltzrl.ladder import fit_in_memory
-from ray_jobs.waltzrl.model_server import open_server
+from ray_jobs.waltzrl.judges.judges import open_judge
 from ray_jobs.waltzrl.models.base import BaseModel, prepare_model
 from ray_jobs.waltzrl.planning.dry_run import PlanOptions, plan_lines, plan_run
+from ray_jobs.waltzrl.rollout.dialogue import AGENTS
+from ray_jobs.waltzrl.rollout.server import open_server
 from ray_jobs.waltzrl.training.export import COMPARED, agent_file
 from ray_jobs.waltzrl.training.loop import WaltzTask, train_loop
-from ray_jobs.waltzrl.training.restarts import check_resume, checkpoint_store, warn_of_new_start
+from ray_jobs.waltzrl.training.restarts import (
+    check_resume,
+    checkpoint_store,
+    fit_in_memory,
+    warn_of_new_start,
+)
 
 logger = logging.getLogger("ray_jobs.waltzrl.train")  # also where python -m calls it __main__
 

@@ -9,9 +9,8 @@ from ray.cluster_utils import Cluster
 
 from data.storage import Store
 from ray_jobs.activations.harvest_pool import HarvestPool
-from ray_jobs.activations.harvester import ShardTask
+from ray_jobs.activations.harvester import ShardTask, plan_rows
 from ray_jobs.activations.host_model import HostPlan
-from ray_jobs.activations.plan import plan_rows
 from tests.hosts import save_tiny_llama
 
 pytestmark = pytest.mark.ray

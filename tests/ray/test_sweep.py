@@ -30,8 +30,8 @@ from ray_jobs.sae.sweep import job_spec, sweep_sae
 from ray_jobs.sae.train import prepare_for
 from ray_jobs.sweep import cost
 from ray_jobs.sweep.config import SweepConfig
+from ray_jobs.sweep.cost import Prices, Rate
 from ray_jobs.sweep.plan import make_plan
-from ray_jobs.sweep.prices import Prices, Rate
 from tests.ray.training import CONFIG, Lines
 
 pytestmark = pytest.mark.ray

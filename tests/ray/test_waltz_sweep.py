@@ -14,8 +14,8 @@ from data.storage import Store
 from ray_jobs.results.run_directory import verify
 from ray_jobs.runtime.fit import JobOptions
 from ray_jobs.sweep.config import SweepConfig
+from ray_jobs.sweep.cost import Prices, Rate
 from ray_jobs.sweep.plan import make_plan
-from ray_jobs.sweep.prices import Prices, Rate
 from ray_jobs.waltzrl.config import WaltzConfig
 from ray_jobs.waltzrl.datasets.splits import open_prompts
 from ray_jobs.waltzrl.models.world import WorldModelSize, build_world_model

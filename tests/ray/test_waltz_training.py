@@ -16,11 +16,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from data.errors import ConfigError, DataError, NonFiniteError
 from data.storage import Store
 from ray_jobs.checkpoint import CheckpointStore
+from ray_jobs.results.history import trained_by
 from ray_jobs.results.run_directory import code_identity
 from ray_jobs.runtime.fit import Place
 from ray_jobs.waltzrl.datasets.splits import open_prompts
 from ray_jobs.waltzrl.evaluation.metrics import SPLITS
-from ray_jobs.waltzrl.history import trained_by
 from ray_jobs.waltzrl.models.world import WorldModelSize, build_world_model
 from ray_jobs.waltzrl.train import summary, write_report
 from ray_jobs.waltzrl.training.loop import Run

@@ -11,7 +11,7 @@ import torch
 from data.storage import Store
 from ray_jobs.activations.dataset import Dataset
 from ray_jobs.activations.prepare import Prepared
-from ray_jobs.activations.shard_files import Rows
+from ray_jobs.activations.shards import Rows
 from ray_jobs.runtime.fit import JobOptions
 from ray_jobs.runtime.progress import log_lines_to
 from ray_jobs.sae.config import SAEConfig

@@ -11,8 +11,8 @@ import torch
 from data.storage import Store
 from ray_jobs.activations.host_files import locate
 from ray_jobs.runtime.fit import JobOptions, Place
+from ray_jobs.waltzrl.algorithm.loss import ActionBatch
 from ray_jobs.waltzrl.algorithm.policy import Policy
-from ray_jobs.waltzrl.batches import ActionBatch
 from ray_jobs.waltzrl.config import WaltzConfig, toy
 from ray_jobs.waltzrl.datasets.splits import open_prompts
 from ray_jobs.waltzrl.models.base import BaseModel

@@ -12,8 +12,6 @@ import threading
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 
-from autoscaler.simulator.admission import check_names
-from autoscaler.simulator.capacity import Capacity
 from autoscaler.simulator.cloud import errors
 from autoscaler.simulator.cloud.account import Account
 from autoscaler.simulator.cloud.clock import Clock
@@ -21,8 +19,8 @@ from autoscaler.simulator.cloud.config import CloudConfig
 from autoscaler.simulator.cloud.faults import AT_LAUNCH, Ailment, Fault
 from autoscaler.simulator.cloud.faults_in_force import FaultBook
 from autoscaler.simulator.cloud.instances import Instance, LaunchSpec
-from autoscaler.simulator.cloud.launch import blueprint
-from autoscaler.simulator.cloud.offers import TYPES
+from autoscaler.simulator.cloud.launch import blueprint, check_names
+from autoscaler.simulator.cloud.offers import TYPES, Capacity
 from autoscaler.simulator.machines.machines import Machines
 
 Action = Callable[[float], None]

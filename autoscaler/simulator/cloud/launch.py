@@ -1,7 +1,9 @@
 """From a launch to the machine that it makes."""
 
+from autoscaler.simulator.cloud import errors
 from autoscaler.simulator.cloud.account import Account
 from autoscaler.simulator.cloud.instances import Instance, LaunchSpec
+from autoscaler.simulator.cloud.offers import DEFAULT_FAMILY, IMAGES, REGIONS, TYPES
 from autoscaler.simulator.machines.machines import Blueprint
 
 
@@ -32,3 +34,44 @@ def blueprint(instance: Instance, account: Account) -> Blueprint:
         public_keys=() if key is None else (key.public_key,),
         mounts=tuple((point, fs_id) for fs_id, point in points.items()),
     )
+
+
+# Whether the things that a launch names exist and fit each other.
+
+
+def check_names(spec: LaunchSpec, account: Account, not_found_status: int) -> None:
+    """Raises ApiError for an unknown type, region, key, file system, firewall ruleset
+    or image, for a file system of another region, and for an image of another architecture."""
+    if spec.instance_type not in TYPES:
+        raise errors.does_not_exist(f"Instance type {spec.instance_type}", not_found_status)
+    if spec.region not in REGIONS:
+        raise errors.does_not_exist(f"Region {spec.region}", not_found_status)
+    if spec.ssh_key_name not in account.ssh_keys:
+        raise errors.does_not_exist(f"SSH key {spec.ssh_key_name}", not_found_status)
+    wanted = {n: account.file_systems.get(n) for n in spec.file_system_names}
+    wanted |= {i: account.file_system_by_id(i) for _, i in spec.mounts}
+    for name, fs in wanted.items():
+        if fs is None:
+            raise errors.does_not_exist(f"Filesystem {name}", not_found_status)
+        if fs.region != spec.region:
+            raise errors.wrong_region(name, spec.region)
+    for ruleset_id in spec.firewall_ruleset_ids:
+        ruleset = account.firewall_rulesets.get(ruleset_id)
+        if ruleset is None or ruleset.region != spec.region:
+            raise errors.does_not_exist(f"Firewall ruleset {ruleset_id}", not_found_status)
+    _check_image(spec, not_found_status)
+
+
+def _check_image(spec: LaunchSpec, not_found_status: int) -> None:
+    """A family has an image for each architecture; an id is of one."""
+    architecture = TYPES[spec.instance_type].architecture
+    if spec.image_id is not None:
+        image = IMAGES.get(spec.image_id)
+        if image is None or image.region != spec.region:
+            raise errors.does_not_exist(f"Image {spec.image_id}", not_found_status)
+        if image.architecture != architecture:
+            raise errors.invalid_parameters(f"Image {image.name} does not run on this type.")
+        return
+    family = spec.image_family or DEFAULT_FAMILY
+    if all(image.family != family for image in IMAGES.values()):
+        raise errors.does_not_exist(f"Image family {family}", not_found_status)

@@ -24,8 +24,7 @@ from autoscaler.simulator.machines import network
 from autoscaler.simulator.machines.image import SYSTEM_PATH, USER_ID, visible, write_tree
 from autoscaler.simulator.machines.machines import Address, Blueprint
 from autoscaler.simulator.machines.memory import MemoryLimits
-from autoscaler.simulator.machines.network import PREFIX_LENGTH, Bridge
-from autoscaler.simulator.supervision import is_alive, own_mark
+from autoscaler.simulator.machines.network import PREFIX_LENGTH, Bridge, is_alive, own_mark
 
 log = logging.getLogger(__name__)
 

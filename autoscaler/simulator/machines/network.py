@@ -2,12 +2,46 @@
 
 import ipaddress
 import json
+import os
 import random
 import re
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
 
-from autoscaler.simulator.supervision import is_alive, own_mark
+# Whose leftovers are whose: a process is named so that a reused process id is not mistaken.
+
+_FIELDS_BEFORE_START = 19
+"""In /proc/PID/stat, of the fields after the command's name (proc(5), field 22)."""
+
+
+def mark_of(pid: int) -> str | None:
+    """`PID.START`, where START is the process's start in clock ticks; None when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    state, start = fields[0], fields[_FIELDS_BEFORE_START]
+    return None if state == "Z" else f"{pid}.{start}"
+
+
+def own_mark() -> str:
+    """The mark of this process."""
+    mark = mark_of(os.getpid())
+    if mark is None:
+        raise RuntimeError("/proc does not show this process")
+    return mark
+
+
+def is_alive(mark: str) -> bool:
+    """Whether the process of this mark still runs. What is not a mark is not alive."""
+    pid = mark.partition(".")[0]
+    return pid.isdecimal() and mark_of(int(pid)) == mark
+
 
 PREFIX_LENGTH = 22
 """1,021 machines: addresses are never used twice, because ssh clients keep connections by
@@ -125,3 +159,25 @@ def _delete(name: str) -> None:
     except OSError as error:
         if "Cannot find device" not in str(error):
             raise
+
+
+# Machines without root: this process becomes root of a user namespace of its own.
+
+
+def restart_inside(host: str, port: int) -> NoReturn:
+    """Runs this very command again as root of a new user namespace with a network of its own.
+
+    The process stays the same. What serves outside the namespace is a socket made before: its
+    descriptor is given on as `--listener-fd`. OSError when the port is taken.
+    """
+    listener = socket.create_server((host, port))
+    listener.set_inheritable(True)
+    again = [sys.executable, *sys.orig_argv[1:], "--listener-fd", str(listener.fileno())]
+    namespaces = ("--user", "--map-root-user", "--net", "--mount", "--propagation", "private")
+    os.execvp("unshare", ["unshare", *namespaces, "--", *again])
+
+
+def inherited_listener(descriptor: int) -> socket.socket:
+    """The socket of `restart_inside`, in the namespace; its loopback is up from now on."""
+    ip_command("link", "set", "lo", "up")
+    return socket.socket(fileno=descriptor)

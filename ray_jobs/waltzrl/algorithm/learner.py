@@ -6,7 +6,7 @@ count nothing, and so are samples whose judge failed.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,13 +14,18 @@ import torch
 from torch import Tensor
 
 from data.errors import MicroBatchError, NonFiniteError
-from ray_jobs.runtime.collectives import all_sum
-from ray_jobs.waltzrl.algorithm.loss import advantages, importance, k3, surrogate
+from ray_jobs.runtime.collectives import all_sum, most
+from ray_jobs.waltzrl.algorithm.loss import (
+    ActionBatch,
+    action_batch,
+    advantages,
+    importance,
+    k3,
+    surrogate,
+)
 from ray_jobs.waltzrl.algorithm.policy import Policy, Reference
-from ray_jobs.waltzrl.batches import ActionBatch, action_batch
-from ray_jobs.waltzrl.evaluation.metrics import TokenScores
-from ray_jobs.waltzrl.rollout.dialogue import Reply
-from ray_jobs.waltzrl.samples import Sample
+from ray_jobs.waltzrl.algorithm.rewards import Sample
+from ray_jobs.waltzrl.rollout.dialogue import CONVERSATION, Reply, Score, TokenScores, Trajectory
 
 
 @dataclass(frozen=True)
@@ -206,3 +211,28 @@ def _told_of_memory(parts: Sequence[tuple[int, int]]) -> Iterator[None]:
 
 
 _NOTHING = Sample(Reply(""), None)
+
+
+def score_dialogues(learners: Mapping[str, Learner], rows_at_once: int) -> Score:
+    """Of all replies of the agents that learn; workers may have unequal numbers of them.
+
+    `rows_at_once`: a share of a training step, which is known to fit.
+    """
+
+    def score(dialogues: Sequence[Trajectory]) -> list[dict[str, TokenScores]]:
+        found: list[dict[str, TokenScores]] = [{} for _ in dialogues]
+        for name, learner in learners.items():
+            replies = [_replies(each, name) for each in dialogues]
+            flat = [reply for each in replies for reply in each]
+            scores = iter(learner.score(flat, most(len(flat)), rows_at_once))
+            for dialogue, each in zip(found, replies, strict=True):
+                dialogue[name] = TokenScores.total(next(scores) for _ in each)
+        return found
+
+    return score
+
+
+def _replies(dialogue: Trajectory, agent: str) -> list[Reply]:
+    if agent == CONVERSATION:
+        return dialogue.answers
+    return [feedback.reply for feedback in dialogue.feedbacks]

@@ -22,7 +22,9 @@ Deviations:
     within rounding.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,3 +90,70 @@ def k3(logp: Tensor, ref: Tensor) -> Tensor:
     """Schulman's low-variance estimator of KL(policy || reference), per token, >= 0."""
     difference = (ref - logp).clamp(-KL_CLAMP, KL_CLAMP)
     return difference.exp() - 1 - difference
+
+
+# Padded tensors of (prompt, action) token sequences, and log-probabilities on them.
+
+
+@dataclass(frozen=True)
+class ActionBatch:
+    """`ids` (B, P + T) int64, `attention` (B, P + T) int64, `mask` (B, T) float32: 1 on actions."""
+
+    ids: Tensor
+    attention: Tensor
+    mask: Tensor
+
+    @property
+    def actions(self) -> Tensor:
+        """(B, T) int64."""
+        return self.ids[:, -self.mask.shape[1] :]
+
+    def rows(self, start: int, stop: int) -> "ActionBatch":
+        """Some of the rows, at the same widths."""
+        return ActionBatch(self.ids[start:stop], self.attention[start:stop], self.mask[start:stop])
+
+
+def action_batch(
+    sequences: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int, device: torch.device
+) -> ActionBatch:
+    """Pad (prompt ids, action ids) pairs. An empty action gives a row that counts nothing."""
+    prompt_width = max(len(prompt) for prompt, _ in sequences)
+    width = max(1, *(len(action) for _, action in sequences))
+    ids = torch.full((len(sequences), prompt_width + width), pad_id)
+    attention = torch.zeros_like(ids)
+    mask = torch.zeros(len(sequences), width)
+    for row, (prompt, action) in enumerate(sequences):
+        start, end = prompt_width - len(prompt), prompt_width + len(action)
+        ids[row, start:end] = torch.tensor([*prompt, *action])
+        attention[row, start:end] = 1
+        mask[row, : len(action)] = 1
+    return ActionBatch(ids.to(device), attention.to(device), mask.to(device))
+
+
+def positions(attention: Tensor) -> Tensor:
+    """Position ids (B, L) that count real tokens from 0."""
+    return (attention.cumsum(dim=1) - 1).clamp(min=0)
+
+
+def action_logprobs(forward: Callable[..., Any], batch: ActionBatch, temperature: float) -> Tensor:
+    """log pi(action | prompt) at the sampling temperature: (B, T) float32, 0 off the mask.
+
+    The sampler's log-probabilities are those of logits / temperature; at another temperature
+    the ratio of both would measure nothing.
+    """
+    width = batch.mask.shape[1]
+    logits = forward(
+        input_ids=batch.ids,
+        attention_mask=batch.attention,
+        position_ids=positions(batch.attention),
+        logits_to_keep=width + 1,
+        use_cache=False,
+    ).logits[:, :-1]
+    return selected_logprobs(logits, batch.actions, temperature) * batch.mask
+
+
+def selected_logprobs(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
+    """log softmax(logits / temperature) at `tokens`; without the (B, T, V) log-softmax."""
+    scaled = logits.float() / temperature
+    chosen = scaled.gather(-1, tokens[..., None]).squeeze(-1)
+    return chosen - scaled.logsumexp(dim=-1)

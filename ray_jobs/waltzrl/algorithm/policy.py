@@ -36,7 +36,7 @@ from deepspeed.utils import (
     safe_set_local_optimizer_state,
 )
 
-from ray_jobs.waltzrl.batches import ActionBatch, action_logprobs
+from ray_jobs.waltzrl.algorithm.loss import ActionBatch, action_logprobs
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 ADAM_BETAS = (0.9, 0.95)

@@ -13,10 +13,11 @@ Deviation:
     its sample is left out of training, and never counts as safe.
 """
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ray_jobs.waltzrl.rollout.dialogue import Feedback, Labels, Trajectory
+from ray_jobs.waltzrl.rollout.dialogue import Feedback, Labels, Reply, Trajectory
 
 
 @dataclass(frozen=True)
@@ -88,3 +89,47 @@ def feedback_reward_at(
         weights,
         answered_again,
     )
+
+
+# From dialogues to single-agent training samples (arXiv 2510.08240, section 3.3). Pure.
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One action of one agent; `reward` is None when the judge failed."""
+
+    reply: Reply
+    reward: float | None
+
+
+def feedback_samples(
+    trajectories: Sequence[Trajectory],
+    judged: Sequence[Sequence[Labels | None]],
+    weights: FeedbackWeights,
+    seed: tuple[int, ...],
+) -> list[Sample]:
+    """One sample a dialogue; `judged[i][t]` are the labels of answer t of dialogue i."""
+    samples = []
+    for trajectory, labels in zip(trajectories, judged, strict=True):
+        chosen = _random(seed, trajectory, "round").randrange(len(trajectory.feedbacks))
+        reward = feedback_reward_at(trajectory, labels, chosen, weights)
+        samples.append(Sample(trajectory.feedbacks[chosen].reply, reward))
+    return samples
+
+
+def conversation_samples(
+    trajectories: Sequence[Trajectory],
+    judged: Sequence[Sequence[Labels | None]],
+    seed: tuple[int, ...],
+) -> list[Sample]:
+    """One sample a dialogue: c_0 or c_T."""
+    samples = []
+    for trajectory, labels in zip(trajectories, judged, strict=True):
+        chosen = 0 if _random(seed, trajectory, "answer").random() < 0.5 else -1
+        reward = conversation_reward(labels[chosen])
+        samples.append(Sample(trajectory.answers[chosen], reward))
+    return samples
+
+
+def _random(seed: tuple[int, ...], trajectory: Trajectory, what: str) -> random.Random:
+    return random.Random(f"{seed}/{trajectory.sample}/{what}")

@@ -14,6 +14,7 @@ Deviation:
     that is not the truth itself.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -21,13 +22,80 @@ import torch.distributed as dist
 
 from ray_jobs.runtime.collectives import world_size
 from ray_jobs.runtime.fit import Place
+from ray_jobs.waltzrl.datasets.prompts import Prompt
 from ray_jobs.waltzrl.evaluation.metrics import Interval, Outcome, measure
 from ray_jobs.waltzrl.judges.judges import Judge, judge_together
-from ray_jobs.waltzrl.prompt_sets import Prompt
-from ray_jobs.waltzrl.rollout.dialogue import Sampler, converse
+from ray_jobs.waltzrl.rollout.dialogue import (
+    Labels,
+    Reply,
+    Request,
+    Sampler,
+    Score,
+    converse,
+    parse_feedback,
+)
 from ray_jobs.waltzrl.rollout.prompts import Prompts
-from ray_jobs.waltzrl.stand_ins import canned, guard, judge_guard, oracle
-from ray_jobs.waltzrl.token_scores import Score
+
+# What stands in for an agent in the rows that an evaluation compares with. Pure.
+
+
+def guard(feedback: Sampler) -> Sampler:
+    """Blocks what the feedback agent calls unsafe and lets everything else pass."""
+
+    def sample(requests: Sequence[Request]) -> list[Reply]:
+        found = [parse_feedback(reply).labels for reply in feedback(requests)]
+        return [_verdict(Labels(bool(each and each.unsafe), False), "") for each in found]
+
+    return sample
+
+
+def judge_guard(judge: Judge) -> Sampler:
+    """Blocks what a safeguard model calls unsafe; where it fails, the answer passes."""
+
+    def sample(requests: Sequence[Request]) -> list[Reply]:
+        found = judge([request.about for request in requests])
+        return [_verdict(Labels(bool(each and each.unsafe), False), "") for each in found]
+
+    return sample
+
+
+def canned(conversation: Sampler, refusal: str) -> Sampler:
+    """The conversation agent's first answer, and the same refusal for every later one."""
+
+    def sample(requests: Sequence[Request]) -> list[Reply]:
+        if all(request.turn == 0 for request in requests):
+            return conversation(requests)
+        return [Reply(refusal) for _ in requests]
+
+    return sample
+
+
+def oracle(judge: Judge, templates: Prompts) -> Sampler:
+    """The judge's labels; where the judge fails, nothing is asked for."""
+
+    def sample(requests: Sequence[Request]) -> list[Reply]:
+        replies = []
+        for labels in judge([request.about for request in requests]):
+            labels = labels or Labels(False, False)
+            text = templates.unsafe_feedback if labels.unsafe else templates.overrefuse_feedback
+            replies.append(_verdict(labels, text))
+        return replies
+
+    return sample
+
+
+def _verdict(labels: Labels, text: str) -> Reply:
+    return Reply(
+        json.dumps(
+            {
+                "reasoning": "",
+                "unsafe": labels.unsafe,
+                "overrefuse": labels.overrefuse,
+                "feedback": text,
+            }
+        )
+    )
+
 
 T = TypeVar("T")
 Rows = dict[str, dict[str, Interval]]

@@ -4,11 +4,15 @@ Failed ones are masked and counted. A batch of which no worker has one judgement
 and then the run ends: training without a judge would be a waste of money.
 """
 
+import os
 from collections.abc import Callable, Sequence
 
 from data.builders.waltz_world import faults
-from data.errors import DataError
+from data.errors import ConfigError, DataError
 from ray_jobs.runtime.collectives import all_agree
+from ray_jobs.waltzrl.judges.forms import FORMS
+from ray_jobs.waltzrl.judges.local import PREFIX, local_judge
+from ray_jobs.waltzrl.judges.server import HTTPJudge
 from ray_jobs.waltzrl.rollout.dialogue import Labels, Trajectory
 
 Judge = Callable[[Sequence[tuple[str, str]]], list[Labels | None]]
@@ -49,3 +53,29 @@ def judge_together(
         f"{judge}: not one answer of a batch could be judged, {BATCH_TRIES} times in a row; look "
         "at it, then run again to go on from the newest checkpoint"
     )
+
+
+# Which judge a run names: `rules`, `FORM@URL@MODEL` behind a server, or `FORM@local:MODEL`.
+
+API_KEY = "WALTZRL_JUDGE_API_KEY"
+
+
+def open_judge(field: str, name: str) -> Judge:
+    """The judge called `name`, the value of the config's `field`.
+
+    Raises:
+        ConfigError: it is not of one of the module's forms.
+    """
+    if name == "rules":
+        return rule_judge
+    form, _, server = name.partition("@")
+    if form in FORMS and server.startswith(PREFIX):
+        return local_judge(field, server, FORMS[form])
+    url, _, model = server.partition("@")
+    if form not in FORMS or not url.startswith(("http://", "https://")) or not model:
+        raise ConfigError(
+            field,
+            f"{name!r} is neither rules nor FORM@URL@MODEL nor FORM@local:MODEL with FORM "
+            f"{' or '.join(FORMS)}",
+        )
+    return HTTPJudge(url, model, FORMS[form], os.environ.get(API_KEY))

@@ -11,6 +11,8 @@ NVIDIA's data sheet of the H100 SXM (dense bf16, memory bandwidth).
 
 from dataclasses import dataclass
 
+from ray_jobs.waltzrl.planning.memory import FLOAT32, MemoryPlan, Setting
+
 H100_FLOPS, H100_BYTES_PER_S = 989e12, 3.35e12
 ASSUMED_FLOPS_SHARE = 0.35
 ASSUMED_BANDWIDTH_SHARE = 0.15
@@ -92,3 +94,36 @@ def hours(work: Work, rates: Rates, workers: int) -> float:
 def cost_cents(hours: float, price_cents_per_hour: int, machines: int) -> int:
     """Of the machines for that long, rounded up."""
     return -int(-hours * price_cents_per_hour * machines // 1)
+
+
+# What a run's checkpoints take: in the storage, in a machine's memory and on its disk. Pure.
+
+STATES = 3
+"""Weights and two moments."""
+
+
+@dataclass(frozen=True)
+class CheckpointPlan:
+    """Bytes; memory and disk of one machine."""
+
+    checkpoint: int
+    memory: int
+    disk: int
+    storage: int
+
+
+def checkpoint_plan(
+    s: Setting, memory: MemoryPlan, agents: int, workers_a_machine: int, keep: int
+) -> CheckpointPlan:
+    """The formula of the module's docstring; `agents` learn in the last stage."""
+    an_agent = STATES * FLOAT32 * s.shape.parameters
+    checkpoint = agents * an_agent
+    loading = s.weight_bytes * s.shape.parameters
+    saving = -(-2 * checkpoint // s.workers)
+    first = an_agent if agents > 1 else 0
+    return CheckpointPlan(
+        checkpoint=checkpoint,
+        memory=workers_a_machine * (max(loading, saving) + memory.host),
+        disk=checkpoint + first,
+        storage=(keep + 1) * (checkpoint + first),
+    )

@@ -10,15 +10,28 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from data.errors import ConfigError
 from ray_jobs.runtime.fit import JobOptions
-from ray_jobs.waltzrl.checkpoint_plan import checkpoint_plan
 from ray_jobs.waltzrl.config import SINGLE, WORLD, WaltzConfig
 from ray_jobs.waltzrl.datasets.splits import PromptSets
 from ray_jobs.waltzrl.evaluation.rows import TITLES
 from ray_jobs.waltzrl.judges.local import PREFIX
-from ray_jobs.waltzrl.model_shape import find_config, shape_of_config, shape_of_folder
 from ray_jobs.waltzrl.models.world import WorldModelSize, build_tokenizer, world_config
-from ray_jobs.waltzrl.planning.cost import Rates, Work, assumed_rates, cost_cents, hours
-from ray_jobs.waltzrl.planning.memory import MemoryPlan, ModelShape, Setting, memory_plan
+from ray_jobs.waltzrl.planning.cost import (
+    Rates,
+    Work,
+    assumed_rates,
+    checkpoint_plan,
+    cost_cents,
+    hours,
+)
+from ray_jobs.waltzrl.planning.memory import (
+    MemoryPlan,
+    ModelShape,
+    Setting,
+    find_config,
+    memory_plan,
+    shape_of_config,
+    shape_of_folder,
+)
 from ray_jobs.waltzrl.rollout.hf import BUCKET_ROWS
 from ray_jobs.waltzrl.rollout.prompts import PROMPTS
 

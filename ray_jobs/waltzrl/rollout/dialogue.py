@@ -9,10 +9,14 @@ both labels are false, after `max_rounds` rounds, or when f_t is not such an obj
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ray_jobs.waltzrl.rollout.prompts import Message, Prompts
+
+AGENTS = CONVERSATION, FEEDBACK = "conversation", "feedback"
+"""Their names."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,23 @@ class Trajectory:
     def triggered(self) -> bool:
         """Whether the first feedback led to a second answer."""
         return len(self.answers) > 1
+
+
+class TokenScores(NamedTuple):
+    """Sums over an agent's tokens of a dialogue."""
+
+    tokens: float
+    kl: float
+    drift: float
+
+    @staticmethod
+    def total(scores: "Iterable[TokenScores]") -> "TokenScores":
+        """Of several replies; zeros of none."""
+        return TokenScores(*map(sum, zip((0.0, 0.0, 0.0), *scores, strict=True)))
+
+
+Score = Callable[[Sequence[Trajectory]], list[dict[str, TokenScores]]]
+"""Scores of every dialogue by agent; collective."""
 
 
 @dataclass(frozen=True)

@@ -11,27 +11,23 @@ from torch import Tensor
 
 from data.errors import DataError
 from data.storage import Store
-from ray_jobs.results.history import goes_on_with
+from ray_jobs.results.history import HISTORY, STAGE_1_HISTORY, goes_on_with
 from ray_jobs.runtime.fit import Place, place_in_group
-from ray_jobs.waltzrl.algorithm.learner import Learner, LossSettings
+from ray_jobs.waltzrl.algorithm.learner import Learner, LossSettings, score_dialogues
 from ray_jobs.waltzrl.algorithm.policy import EngineOptions, Policy, PolicyState, Reference
 from ray_jobs.waltzrl.config import SINGLE, WaltzConfig
+from ray_jobs.waltzrl.datasets.prompts import Prompt
 from ray_jobs.waltzrl.datasets.splits import PromptSets
 from ray_jobs.waltzrl.evaluation.metrics import (
-    CONVERSATION,
-    FEEDBACK,
     Interval,
     repair_line,
     repair_verdict,
 )
 from ray_jobs.waltzrl.evaluation.rows import TITLES, Evaluation, verdict
-from ray_jobs.waltzrl.history import HISTORY, STAGE_1_HISTORY
-from ray_jobs.waltzrl.judge_choice import open_judge
+from ray_jobs.waltzrl.judges.judges import open_judge
 from ray_jobs.waltzrl.models.base import BaseModel, load_model, load_tokenizer, model_folder
-from ray_jobs.waltzrl.prompt_sets import Prompt
-from ray_jobs.waltzrl.rollout.dialogue import Sampler
+from ray_jobs.waltzrl.rollout.dialogue import CONVERSATION, FEEDBACK, Sampler, Score
 from ray_jobs.waltzrl.rollout.prompts import PROMPTS
-from ray_jobs.waltzrl.token_scores import Score, score_dialogues
 from ray_jobs.waltzrl.training.export import COMPARED, export_agent, export_folder
 from ray_jobs.waltzrl.training.stage import Agents, Stage, Voices
 

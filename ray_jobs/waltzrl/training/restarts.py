@@ -1,13 +1,15 @@
 """Whether a storage has checkpoints of this very run, and else what differs."""
 
+import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from data.errors import DataError
+from data.errors import ConfigError, DataError, MicroBatchError
 from data.storage import Store
 from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.results.run_directory import digest_of
+from ray_jobs.waltzrl.training.loop import WaltzTask
 
 logger = logging.getLogger(__name__)
 
@@ -75,3 +77,40 @@ def _differences(mine: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]
         if others.get(name) != value
     ]
     return found + [f"other {word}" for key, word in _WORDS.items() if mine[key] != other.get(key)]
+
+
+# The memory ladder: where a micro batch does not fit, halve it until one does.
+
+
+def fit_in_memory(fit: Callable[[WaltzTask], object], task: WaltzTask) -> None:
+    """Call `fit` with ever more gradient accumulation until it ends.
+
+    Raises:
+        ConfigError: not even one sample at a time fits.
+    """
+    while True:
+        try:
+            fit(task)
+        except MicroBatchError as error:
+            task = _next_rung(task, error)
+        else:
+            return
+
+
+def _next_rung(task: WaltzTask, error: MicroBatchError) -> WaltzTask:
+    parts = 2 * task.config.gradient_accumulation
+    if error.rows == 1:
+        raise ConfigError(
+            "zero_stage",
+            f"one sample at a time does not fit into a worker's memory with ZeRO "
+            f"{task.config.zero_stage}: give zero_stage 3, gradient_checkpointing, "
+            "offload_optimizer, more workers, or fewer max_answer_tokens",
+        ) from error
+    logger.warning(
+        "waltz  %s: going on with gradient_accumulation %d, at most %d at once; "
+        "the effective batch stays %d",
+        *(error, parts, -(-error.rows // 2), task.config.batch_size),
+    )
+    return dataclasses.replace(
+        task, config=dataclasses.replace(task.config, gradient_accumulation=parts)
+    )

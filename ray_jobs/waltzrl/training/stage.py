@@ -29,22 +29,24 @@ from data.errors import JobError, NonFiniteError
 from data.storage import Store
 from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.checkpoint.schedule import Saving
+from ray_jobs.results.history import StageHistory
 from ray_jobs.runtime.fit import Place
 from ray_jobs.runtime.progress import Progress
 from ray_jobs.waltzrl.algorithm.learner import Learner, LearnStatistics
 from ray_jobs.waltzrl.algorithm.policy import is_finite
-from ray_jobs.waltzrl.algorithm.rewards import FeedbackWeights
+from ray_jobs.waltzrl.algorithm.rewards import (
+    FeedbackWeights,
+    conversation_samples,
+    feedback_samples,
+)
 from ray_jobs.waltzrl.config import SINGLE, WaltzConfig
-from ray_jobs.waltzrl.evaluation.metrics import FEEDBACK, Interval
-from ray_jobs.waltzrl.history import StageHistory
+from ray_jobs.waltzrl.datasets.prompts import Prompt, batch_of
+from ray_jobs.waltzrl.evaluation.metrics import Interval
 from ray_jobs.waltzrl.judges.judges import Judge, judge_together
-from ray_jobs.waltzrl.prompt_sets import Prompt, batch_of
-from ray_jobs.waltzrl.rehearsal import largest_sample
-from ray_jobs.waltzrl.rollout.dialogue import Labels, Sampler, Trajectory, converse
+from ray_jobs.waltzrl.rollout.dialogue import FEEDBACK, Labels, Sampler, Trajectory, converse
 from ray_jobs.waltzrl.rollout.hf import GathersModel, Room, Sampling
 from ray_jobs.waltzrl.rollout.prompts import PROMPTS
-from ray_jobs.waltzrl.rollout.samplers import open_sampler
-from ray_jobs.waltzrl.samples import conversation_samples, feedback_samples
+from ray_jobs.waltzrl.rollout.samplers import largest_sample, open_sampler
 
 logger = logging.getLogger(__name__)
 

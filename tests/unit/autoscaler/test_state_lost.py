@@ -4,7 +4,7 @@ import pytest
 from click import ClickException
 from ray.autoscaler.node_launch_exception import NodeLaunchException
 
-from autoscaler import status_command
+from autoscaler.commands import status as status_command
 from autoscaler.commands.end_cluster import end_own_cluster
 from autoscaler.commands.status import render
 from autoscaler.errors import StateError

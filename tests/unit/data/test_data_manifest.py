@@ -8,10 +8,10 @@ import pytest
 
 from data import build
 from data.build import build_pii, main
+from data.command_line import run_main
 from data.errors import ConfigError, CorruptFileError, DataError
 from data.files import join_uri, split_uri
 from data.manifest import Entry, Manifest
-from ray_jobs.cli import run_main
 
 SETTINGS = (3, 100, ("en", "it"))
 

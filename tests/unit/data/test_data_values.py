@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.builders import dates, identifiers, names
-from data.builders.patterns import fill
+from data.builders.identifiers import fill
 from data.builders.splits import SPLITS, draw_in, fold, split_of
 from data.builders.texts import LANGUAGES
 

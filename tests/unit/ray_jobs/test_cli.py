@@ -94,7 +94,7 @@ def test_help_comes_from_the_docstrings_under_the_fields():
 )
 def test_exit_codes_without_traceback(body, code, line):
     script = (
-        "from ray_jobs.cli import run_main\nfrom data.errors import *\n"
+        "from data.command_line import run_main\nfrom data.errors import *\n"
         f"def main(argv):\n    {body}\nrun_main(main)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from data.command_line import run_main
 from data.storage import FileRecord, Store
 from ray_jobs import pipeline
-from ray_jobs.cli import run_main
 from ray_jobs.sae import sweep as sae_sweep
 from ray_jobs.sae import train as sae_train
 

@@ -223,8 +223,8 @@ def test_a_type_that_the_packaged_list_lacks_is_asked_for(monkeypatch):
 
 def test_every_packaged_type_has_resources():
     from autoscaler.bootstrap.config import NodeConfig, NodeType
+    from autoscaler.bootstrap.preflight import resources_of
     from autoscaler.lambda_cloud.catalog import overlay
-    from autoscaler.sizing import resources_of
 
     catalog = overlay(None)
     for name in catalog.types:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from autoscaler.commands.check_head import wait_for_monitor
+from autoscaler.commands.check_head import code_digest, describe, wait_for_monitor
 from autoscaler.errors import MonitorError
 from autoscaler.events import EventLog
-from autoscaler.version import code_digest, describe
 
 V1 = "/venv/ray/autoscaler/_private/monitor.py"
 V2 = "/venv/ray/autoscaler/v2/monitor.py"

@@ -198,5 +198,5 @@ def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(args: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("autoscaler.status_command.run", interrupted)
+    monkeypatch.setattr("autoscaler.commands.status.run", interrupted)
     assert cli.main(["status"]) == 130

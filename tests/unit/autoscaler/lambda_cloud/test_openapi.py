@@ -13,9 +13,8 @@ from jsonschema import Draft202012Validator
 
 from autoscaler.domain import FirewallRule, Place, Status
 from autoscaler.errors import ProtocolError, from_answer
-from autoscaler.instance_record import read_instance
 from autoscaler.lambda_cloud.transport import Transport
-from autoscaler.lambda_cloud.wire import Node, read_type_offer
+from autoscaler.lambda_cloud.wire import Node, read_instance, read_type_offer
 from tests.unit.autoscaler.lambda_rig import Scripted, instance_json, scripted, worker_spec
 
 ROOT = Path(__file__).parents[4]

@@ -6,7 +6,7 @@ import click
 import pytest
 from click import ClickException
 
-from autoscaler import charges_report
+from autoscaler.commands import end_cluster
 from autoscaler.errors import ProtocolError
 from autoscaler.money.budget import spent_cents
 from autoscaler.simulator import Ailment
@@ -147,16 +147,16 @@ def test_ray_down_tells_what_the_heads_workers_have_cost(
     run.laptop = run.new_laptop()
     run.laptop.non_terminated_nodes({})
     (tmp_path / "ray_bootstrap_config.yaml").write_text('{"cluster_name": "demo"}')
-    monkeypatch.setattr(charges_report, "open_session", lambda: head.cluster.session)
+    monkeypatch.setattr(end_cluster, "open_session", lambda: head.cluster.session)
 
     def on_the_head():
-        assert charges_report.main() == 0
+        assert end_cluster.report_charges() == 0
         return "noise\r\n" + capsys.readouterr().out
 
     ssh = Ssh(on_the_head)
     stop_ray(run, ssh, docker)
     assert "ray stop" in ssh.commands[0] and "ray stop" not in ssh.commands[1]
-    assert "autoscaler.charges_report" in ssh.commands[1]
+    assert "autoscaler.cli charges" in ssh.commands[1]
     run.laptop.terminate_nodes(run.laptop.nodes_for_teardown({}))
     run.laptop.cleanup_cluster_resources()
     out = capsys.readouterr().out
@@ -204,5 +204,5 @@ def test_the_head_asks_nobody(sim, tmp_path):
 
 def test_only_a_head_has_a_report(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert charges_report.main() == 2
+    assert end_cluster.report_charges() == 2
     assert "not a head's configuration" in capsys.readouterr().err

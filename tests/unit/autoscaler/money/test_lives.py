@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.domain import Charge
-from autoscaler.lives import Silence, most
 from autoscaler.money.budget import spent_cents
+from autoscaler.money.ledger import Silence, most
 
 
 def test_the_tighter_of_both_caps_bounds_it():

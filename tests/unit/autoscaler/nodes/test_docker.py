@@ -157,4 +157,4 @@ def test_a_stop_ends_the_cluster_from_the_container(sim, tmp_path, config, capfd
         timeout=60,
         check=False,
     )
-    assert done.stdout.split("\n")[:2] == ["job", "python -m autoscaler.commands.end_cluster"]
+    assert done.stdout.split("\n")[:2] == ["job", "python -m autoscaler.cli end-cluster"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from autoscaler.simulator import Ailment
-from autoscaler.simulator.billing import billed_minutes, ledger
+from autoscaler.simulator.cloud.instances import billed_minutes, ledger
 
 Make = Callable[..., Any]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from autoscaler.simulator import CloudConfig, Stockout, Window
-from autoscaler.simulator.capacity import Capacity
+from autoscaler.simulator.cloud.offers import Capacity
 
 Make = Callable[..., Any]
 

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from autoscaler.simulator import Ailment, CloudConfig, Simulation, VirtualClock
-from autoscaler.simulator.billing import ledger
-from autoscaler.simulator.cloud.instances import LaunchSpec
+from autoscaler.simulator.cloud.instances import LaunchSpec, ledger
 
 Make = Callable[..., Any]
 

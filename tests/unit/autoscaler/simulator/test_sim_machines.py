@@ -11,8 +11,8 @@ from autoscaler.simulator import Ailment, CloudConfig, Simulation
 from autoscaler.simulator.cloud.instances import LaunchSpec
 from autoscaler.simulator.machines import image
 from autoscaler.simulator.machines.machines import Address, Blueprint
+from autoscaler.simulator.machines.network import is_alive, mark_of, own_mark
 from autoscaler.simulator.machines.probe import choose, why_not
-from autoscaler.simulator.supervision import is_alive, mark_of, own_mark
 
 
 class Slow:

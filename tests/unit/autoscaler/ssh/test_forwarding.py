@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from autoscaler.bootstrap.files import cluster_files, write_secret
-from autoscaler.forwarding import DASHBOARD_PORT, with_token
+from autoscaler.ssh.runner import DASHBOARD_PORT, with_token
 
 
 def free_port() -> int:

@@ -181,7 +181,7 @@ def test_a_shutdown_ends_the_bill(provider, node, docker):
     made.run("ray stop; sudo shutdown -h now", run_env="host")
     made.run("job", run_env="host", shutdown_after_run=True)
     for command in machine.commands[1:]:
-        assert "shutdown" not in command and "autoscaler.commands.end_cluster" in command
+        assert "shutdown" not in command and "autoscaler.cli end-cluster" in command
 
 
 class LostConnection(Machine):

@@ -10,7 +10,7 @@ import pytest
 from data.errors import CorruptFileError, StorageError
 from data.storage import FileRecord, Store, streams
 from data.storage.__main__ import main
-from data.storage.retrying import Progress
+from data.storage.problems import Progress
 
 DATA = bytes(range(256)) * 40
 

@@ -7,8 +7,7 @@ import pytest
 
 from data.errors import StorageError
 from data.storage.filesystem import RETRY_ENV, default_retry_s
-from data.storage.problems import explain
-from data.storage.retrying import Progress, with_retries
+from data.storage.problems import Progress, explain, with_retries
 
 
 def test_the_retry_budget_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:

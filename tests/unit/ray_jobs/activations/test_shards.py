@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 
 from data.errors import CorruptFileError, DataError, NonFiniteError
 from data.storage import Store
-from ray_jobs.activations.harvester import ShardTask, commit_shard, make_shard
+from ray_jobs.activations.harvester import ShardTask, commit_shard, make_shard, plan_rows
 from ray_jobs.activations.host_model import HostModel
 from ray_jobs.activations.manifest import MANIFEST_NAME, SetSpec, shard_name
-from ray_jobs.activations.plan import plan_rows
-from ray_jobs.activations.shard_files import ShardFiles
-from ray_jobs.activations.shards import ActivationSet
+from ray_jobs.activations.shards import ActivationSet, ShardFiles
 from ray_jobs.activations.tokens import TokenizedText
 from tests.activation_sets import finish_set, numbered_rows, row_numbers, save_set
 from tests.hosts import save_tiny_llama

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from data.errors import ConfigError, CorruptFileError
 from data.storage import Store
 from ray_jobs.activations.shards import ActivationSet
-from ray_jobs.activations.shuffle import RankSlice, ShuffleOrder
-from ray_jobs.activations.stream import ActivationStream
+from ray_jobs.activations.stream import ActivationStream, RankSlice, ShuffleOrder
 from tests.activation_sets import numbered_rows, row_numbers, save_set
 
 N_ROWS = 1000

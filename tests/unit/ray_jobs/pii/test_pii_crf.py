@@ -9,8 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_jobs.pii.crf import TagChain, negative_log_likelihood
-from ray_jobs.pii.decoding import Chain, log_sums, segment_probability, viterbi
+from ray_jobs.pii.crf import (
+    Chain,
+    TagChain,
+    log_sums,
+    negative_log_likelihood,
+    segment_probability,
+    viterbi,
+)
 from ray_jobs.pii.spans import TagScheme
 
 SCHEME = TagScheme(("A", "B"))

@@ -8,7 +8,7 @@ import torch
 
 from data.errors import ConfigError, NonFiniteError
 from ray_jobs.pii.config import Descent, ProbeConfig
-from ray_jobs.pii.decoding import Chain, viterbi
+from ray_jobs.pii.crf import Chain, viterbi
 from ray_jobs.pii.features import LatentFeatures, RawFeatures, document_rows
 from ray_jobs.pii.probes import TaggedTokens, TokenProbe, batches_of, fit
 from ray_jobs.pii.spans import TagScheme

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ray_jobs.pii.surface import N_SURFACE, surface_categories
+from ray_jobs.pii.features import N_SURFACE, surface_categories
 
 TOUCHES, SPACE, LINE = 0, 4, 8
 NO_LETTER, LOWER, CAPITALISED, UPPER = range(4)

@@ -8,7 +8,7 @@ import pytest
 
 from data.errors import ConfigError, StorageError
 from data.storage import Store
-from ray_jobs.places import places
+from ray_jobs.runtime.cluster import places
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError
-from ray_jobs.running_ray import address_to_join
+from ray_jobs.runtime.cluster import address_to_join
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from ray_jobs.activations.prepare import Prepared
 from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.results.run_directory import MANIFEST, seal, whole_run
 from ray_jobs.runtime.fit import JobOptions, Place
-from ray_jobs.sae import build
+from ray_jobs.sae import model as build
 from ray_jobs.sae import train as sae_train
 from ray_jobs.sae.config import SAEConfig
 from ray_jobs.sae.loop import SAETask, Worker, train_at

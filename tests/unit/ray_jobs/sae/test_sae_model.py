@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import ray_jobs.sae.model as model
 from data.errors import ConfigError
-from ray_jobs.sae.exact_topk import exact_topk
+from ray_jobs.sae.kernels.topk import exact_topk
 from ray_jobs.sae.model import TopKSAE, has_fast_bf16
 from tests.dense_sae import (
     random_batch,

@@ -10,7 +10,7 @@ from ray_jobs.sae import sweep as sae_sweep
 from ray_jobs.sae.config import demo
 from ray_jobs.sae.model import TopKSAE
 from ray_jobs.sae.probe import LabelledTokens, ProbeData, probe_metrics
-from ray_jobs.sae.trials import trial_config
+from ray_jobs.sae.sweep import trial_config
 from ray_jobs.sweep.config import SweepConfig
 
 SWEEP = SweepConfig(space="k=1,2", metric="probe_f1", checks=18)

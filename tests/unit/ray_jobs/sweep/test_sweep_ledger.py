@@ -16,8 +16,6 @@ from ray_jobs.sweep.ledger import (
     Ledger,
     TrialRecord,
     open_ledger,
-)
-from ray_jobs.sweep.savings import (
     start_seconds,
     steps_saved_share,
     whole_seconds,

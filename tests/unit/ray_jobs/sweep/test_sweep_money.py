@@ -9,8 +9,7 @@ import pytest
 from data.errors import ConfigError, RefusedError, StorageError
 from data.storage import Store
 from ray_jobs.runtime import cluster as capacity
-from ray_jobs.sweep.cost import SPEND, NodeMeter, dollars
-from ray_jobs.sweep.prices import Prices, Rate, known_prices, node_share
+from ray_jobs.sweep.cost import SPEND, NodeMeter, Prices, Rate, dollars, known_prices, node_share
 
 SMALL = {"CPU": 4.0}
 LARGE = {"CPU": 200.0, "GPU": 8.0}

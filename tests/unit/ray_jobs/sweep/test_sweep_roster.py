@@ -7,9 +7,8 @@ import pytest
 
 from data.errors import StorageError
 from data.storage import Store
-from ray_jobs.sweep.cost import NodeMeter
+from ray_jobs.sweep.cost import NodeMeter, Rate
 from ray_jobs.sweep.ledger import LEDGER, Book, Ledger, TrialRecord
-from ray_jobs.sweep.prices import Rate
 from ray_jobs.sweep.results import Folders
 from ray_jobs.sweep.roster import Ending, Roster
 from ray_jobs.sweep.trial import FAILURE

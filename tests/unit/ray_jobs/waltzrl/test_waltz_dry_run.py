@@ -8,9 +8,14 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from data.errors import ConfigError, DataError
-from ray_jobs.waltzrl.model_shape import shape_of_config
 from ray_jobs.waltzrl.planning.cost import Rates, Work, cost_cents, hours
-from ray_jobs.waltzrl.planning.memory import Buckets, ModelShape, Setting, memory_plan
+from ray_jobs.waltzrl.planning.memory import (
+    Buckets,
+    ModelShape,
+    Setting,
+    memory_plan,
+    shape_of_config,
+)
 from ray_jobs.waltzrl.train import main
 
 TEN = ModelShape(

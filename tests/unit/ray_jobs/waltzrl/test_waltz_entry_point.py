@@ -4,8 +4,8 @@ import pytest
 
 from data.errors import ConfigError
 from ray_jobs.waltzrl.config import RECIPES, WaltzConfig
+from ray_jobs.waltzrl.datasets.prompts import batch_of
 from ray_jobs.waltzrl.datasets.splits import open_prompts
-from ray_jobs.waltzrl.prompt_sets import batch_of
 from ray_jobs.waltzrl.train import main, with_environment
 
 

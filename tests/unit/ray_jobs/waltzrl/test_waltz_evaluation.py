@@ -8,9 +8,9 @@ import torch
 
 from data.builders.waltz_words import HELP, REFUSALS
 from ray_jobs.runtime.fit import Place
+from ray_jobs.waltzrl.datasets.prompts import Prompt
 from ray_jobs.waltzrl.evaluation.rows import TITLES, Evaluation
 from ray_jobs.waltzrl.judges.judges import rule_judge
-from ray_jobs.waltzrl.prompt_sets import Prompt
 from ray_jobs.waltzrl.rollout.dialogue import Labels, Reply, Request, Sampler
 from ray_jobs.waltzrl.rollout.prompts import WORLD
 

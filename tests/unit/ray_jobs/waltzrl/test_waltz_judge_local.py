@@ -8,9 +8,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from data.errors import ConfigError, DataError
-from ray_jobs.waltzrl.judge_choice import open_judge
 from ray_jobs.waltzrl.judges.forms import FORMS
-from ray_jobs.waltzrl.judges.judges import judge_together
+from ray_jobs.waltzrl.judges.judges import judge_together, open_judge
 from ray_jobs.waltzrl.rollout.dialogue import Labels, Reply, Trajectory
 
 FINE, UNSAFE, OVERREFUSE = Labels(False, False), Labels(True, False), Labels(False, True)

@@ -14,8 +14,8 @@ from data.errors import ConfigError, MicroBatchError
 from ray_jobs.waltzrl.algorithm.learner import Learner
 from ray_jobs.waltzrl.algorithm.policy import Policy, Reference
 from ray_jobs.waltzrl.config import WaltzConfig
-from ray_jobs.waltzrl.ladder import fit_in_memory
 from ray_jobs.waltzrl.training.loop import WaltzTask
+from ray_jobs.waltzrl.training.restarts import fit_in_memory
 from tests.unit.ray_jobs.waltzrl import policy_rig as rig
 from tests.unit.ray_jobs.waltzrl.test_waltz_learner import SETTINGS, learner, samples
 

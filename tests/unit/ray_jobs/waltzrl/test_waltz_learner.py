@@ -8,11 +8,10 @@ import torch
 
 from data.errors import NonFiniteError
 from ray_jobs.waltzrl.algorithm.learner import Learner, LearnStatistics, LossSettings
+from ray_jobs.waltzrl.algorithm.loss import action_batch, action_logprobs
 from ray_jobs.waltzrl.algorithm.policy import EngineOptions, Policy, Reference
-from ray_jobs.waltzrl.batches import action_batch, action_logprobs
-from ray_jobs.waltzrl.evaluation.metrics import TokenScores
-from ray_jobs.waltzrl.rollout.dialogue import Reply
-from ray_jobs.waltzrl.samples import Sample
+from ray_jobs.waltzrl.algorithm.rewards import Sample
+from ray_jobs.waltzrl.rollout.dialogue import Reply, TokenScores
 from tests.unit.ray_jobs.waltzrl import policy_rig as rig
 
 pytestmark = [

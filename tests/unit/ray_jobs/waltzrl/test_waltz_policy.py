@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from ray_jobs.waltzrl.algorithm.loss import action_batch, action_logprobs
 from ray_jobs.waltzrl.algorithm.policy import Policy, Reference
-from ray_jobs.waltzrl.batches import action_batch, action_logprobs
 from tests.unit.ray_jobs.waltzrl import policy_rig as rig
 
 pytestmark = [

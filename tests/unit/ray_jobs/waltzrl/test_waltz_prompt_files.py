@@ -9,10 +9,8 @@ import pytest
 
 from data.errors import DataError
 from ray_jobs.waltzrl.config import WaltzConfig
-from ray_jobs.waltzrl.datasets.prompts import read_prompt_file
-from ray_jobs.waltzrl.datasets.splits import open_prompts
-from ray_jobs.waltzrl.near_duplicates import group_near_duplicates, shingles
-from ray_jobs.waltzrl.prompt_sets import Prompt
+from ray_jobs.waltzrl.datasets.prompts import Prompt, read_prompt_file
+from ray_jobs.waltzrl.datasets.splits import group_near_duplicates, open_prompts, shingles
 
 FILES = {
     "wildjailbreak.tsv": (

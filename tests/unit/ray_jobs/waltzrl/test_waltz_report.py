@@ -1,8 +1,8 @@
 """The page: every row and rate, escaped, without a network."""
 
+from ray_jobs.results.history import StageHistory
 from ray_jobs.waltzrl.evaluation.metrics import Outcome, measure
 from ray_jobs.waltzrl.evaluation.report import render
-from ray_jobs.waltzrl.history import StageHistory
 from ray_jobs.waltzrl.rollout.dialogue import Labels
 
 FINE, UNSAFE = Labels(False, False), Labels(True, False)

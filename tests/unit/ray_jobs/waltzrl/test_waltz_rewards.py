@@ -4,7 +4,12 @@ import json
 
 import pytest
 
-from ray_jobs.waltzrl.algorithm.rewards import FeedbackWeights, feedback_reward_at
+from ray_jobs.waltzrl.algorithm.rewards import (
+    FeedbackWeights,
+    conversation_samples,
+    feedback_reward_at,
+    feedback_samples,
+)
 from ray_jobs.waltzrl.rollout.dialogue import (
     Labels,
     Reply,
@@ -14,7 +19,6 @@ from ray_jobs.waltzrl.rollout.dialogue import (
     parse_feedback,
 )
 from ray_jobs.waltzrl.rollout.prompts import WORLD
-from ray_jobs.waltzrl.samples import conversation_samples, feedback_samples
 
 FINE, UNSAFE, OVERREFUSE = Labels(False, False), Labels(True, False), Labels(False, True)
 WEIGHTS = FeedbackWeights(alpha=0.65, lambda_=0.5, gamma=0.1)

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from data.errors import ConfigError
+from ray_jobs.waltzrl.algorithm.loss import action_batch, action_logprobs
 from ray_jobs.waltzrl.algorithm.policy import EngineOptions, Reference
-from ray_jobs.waltzrl.batches import action_batch, action_logprobs
 from ray_jobs.waltzrl.models.world import WorldModelSize, build_world_model
 from ray_jobs.waltzrl.rollout.dialogue import Request
 from ray_jobs.waltzrl.rollout.hf import HFSampler, Sampling

@@ -12,17 +12,16 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from data.errors import ConfigError, DataError
 from ray_jobs.waltzrl.algorithm.learner import Learner, LossSettings
+from ray_jobs.waltzrl.algorithm.loss import action_batch, action_logprobs
 from ray_jobs.waltzrl.algorithm.policy import EngineOptions, Policy, Reference
-from ray_jobs.waltzrl.batches import action_batch, action_logprobs
+from ray_jobs.waltzrl.algorithm.rewards import Sample
 from ray_jobs.waltzrl.config import WaltzConfig
-from ray_jobs.waltzrl.model_server import ModelServer, open_server
 from ray_jobs.waltzrl.models.world import WorldModelSize, build_world_model
 from ray_jobs.waltzrl.rollout.continuous import CBSampler
 from ray_jobs.waltzrl.rollout.dialogue import Reply, Request, Sampler
 from ray_jobs.waltzrl.rollout.hf import Sampling
 from ray_jobs.waltzrl.rollout.prompts import WORLD
-from ray_jobs.waltzrl.rollout.server import HTTPSampler
-from ray_jobs.waltzrl.samples import Sample
+from ray_jobs.waltzrl.rollout.server import HTTPSampler, ModelServer, open_server
 from tests.unit.ray_jobs.waltzrl.completion_server import CompletionServer
 
 pytestmark = [
