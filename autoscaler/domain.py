@@ -18,7 +18,7 @@ class Status(enum.StrEnum):
     UNKNOWN = "unknown"
 
     @property
-    def is_leaving(self) -> bool:
+    def is_terminating_or_gone(self) -> bool:
         """True once the machine is on its way out: Ray must not count on it."""
         return self in (Status.TERMINATING, Status.TERMINATED, Status.PREEMPTED)
 
@@ -37,7 +37,7 @@ class Lane(enum.StrEnum):
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Place:
+class Offering:
     """Where a machine could be: one instance type in one region."""
 
     instance_type: str
@@ -82,19 +82,6 @@ class TypeOffer:
 
 
 @dataclass(frozen=True, slots=True)
-class Offering:
-    """One place with its price. Unavailable places are offerings too: absence is not data."""
-
-    place: Place
-    instance_type: InstanceType
-    available: bool
-
-    @property
-    def price_cents_per_hour(self) -> int | None:
-        return self.instance_type.price_cents_per_hour
-
-
-@dataclass(frozen=True, slots=True)
 class Region:
     name: str
     description: str
@@ -122,8 +109,8 @@ class Instance:
     is_partial: bool = False
 
     @property
-    def place(self) -> Place:
-        return Place(self.instance_type.name, self.region)
+    def offering(self) -> Offering:
+        return Offering(self.instance_type.name, self.region)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +174,8 @@ class LaunchRequest:
     user_data: str | None = field(default=None, repr=False)
 
     @property
-    def place(self) -> Place:
-        return Place(self.instance_type, self.region)
+    def offering(self) -> Offering:
+        return Offering(self.instance_type, self.region)
 
 
 @dataclass(frozen=True, slots=True)

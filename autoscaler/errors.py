@@ -15,7 +15,7 @@
     │   ├── RateLimitedError        too many requests; this one was not executed
     │   └── ProtocolError           an answer that is not what Lambda documents
     ├── AmbiguousLaunchError        a launch whose outcome could not be learned in time
-    ├── NotZeroError                a teardown that could not verify that nothing bills
+    ├── TeardownUnverifiedError  a teardown that could not verify that nothing bills
     ├── StateError                  the local state file cannot be used
     └── MonitorError                the head's autoscaler does not run
 
@@ -117,7 +117,7 @@ class AmbiguousLaunchError(AutoscalerError):
     """A launch that may or may not have made a machine; a late arrival will be collected."""
 
 
-class NotZeroError(AutoscalerError):
+class TeardownUnverifiedError(AutoscalerError):
     """Instances may still run. The message names them; run the command again."""
 
 

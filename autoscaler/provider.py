@@ -251,5 +251,5 @@ class LambdaNodeProvider(NodeProvider):
 
     @rays_error
     def prepare_for_head_node(self, cluster_config: dict[str, Any]) -> dict[str, Any]:
-        region, ssh_key_name, former = self.cluster.settle_for_head()
+        region, ssh_key_name, former = self.cluster.head_bootstrap_parameters()
         return bootstrap.prepare_for_head(cluster_config, region, ssh_key_name, former)

@@ -70,7 +70,7 @@ def measure(uri: str, state: dict[str, torch.Tensor], rounds: int) -> dict[str, 
 
 
 @contextmanager
-def places() -> Iterator[dict[str, str]]:
+def check_output_locations() -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory(prefix="checkpoint-stall-") as directory:
         found = {"file://": directory}
         bucket = os.environ.get("RAYLAMBDA_BENCH_BUCKET")
@@ -87,7 +87,7 @@ def main() -> None:
     state = make_state(options.size_mb)
     print("| where | way | MB | stood still, s (median) | range | until committed, s |")
     print("|---|---|---|---|---|---|")
-    with places() as found:
+    with check_output_locations() as found:
         for where, uri in found.items():
             ways = measure(uri, state, options.rounds)
             for way, times in ways.items():

@@ -53,7 +53,8 @@ class PlainProvider(NodeProvider):
         self._cache = {
             instance.id: instance
             for instance in self._client.list_instances()
-            if instance.tags.get(CLUSTER) == self.cluster_name and not instance.status.is_leaving
+            if instance.tags.get(CLUSTER) == self.cluster_name
+            and not instance.status.is_terminating_or_gone
         }
         return [
             node_id
@@ -70,7 +71,7 @@ class PlainProvider(NodeProvider):
         return self._node(node_id).status is Status.ACTIVE
 
     def is_terminated(self, node_id: str) -> bool:
-        return self._node(node_id).status.is_leaving
+        return self._node(node_id).status.is_terminating_or_gone
 
     def node_tags(self, node_id: str) -> dict[str, str]:
         return {**self._node(node_id).tags, **self._changed.get(node_id, {})}

@@ -29,7 +29,7 @@ from ray_jobs.pii.detector import CLASSIFIERS_NAME
 from ray_jobs.pii.evaluation import strict_f1
 from ray_jobs.pii.job import train_and_evaluate
 from ray_jobs.results.report import render, shown
-from ray_jobs.results.run_directory import code_identity, whole_run
+from ray_jobs.results.run_directory import code_identity, is_complete
 from ray_jobs.runtime.fit import JobOptions, connect
 from ray_jobs.runtime.progress import clock_time, log_to_stdout
 from ray_jobs.sae.config import RECIPES as SAE_RECIPES
@@ -69,7 +69,7 @@ def run_pipeline(configs: Configs) -> dict[str, Any]:
         "probe": dataclasses.asdict(probe_config),
         **code_identity(),
     }
-    if whole_run(output, about):
+    if is_complete(output, about):
         logger.info("run    %s is whole: nothing to do", output.uri)
         return _summary(output)
     train_sae(sae_config, prepared, options)

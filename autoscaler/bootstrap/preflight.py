@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from autoscaler.bootstrap.config import NodeConfig, NodeType, ProviderConfig
 from autoscaler.bootstrap.ssh_keys import check_registered, ensure_registered
-from autoscaler.domain import InstanceType, Place
+from autoscaler.domain import InstanceType, Offering
 from autoscaler.errors import ConfigError
 from autoscaler.instances.placement import Closure, rank_regions
 from autoscaler.lambda_cloud.catalog import Catalog
@@ -153,8 +153,8 @@ def head_regions(
     last, and stay.
     """
 
-    def is_open(place: Place) -> bool:
-        return catalog.is_advertised(place) and not any(c.covers(place) for c in closures)
+    def is_open(offering: Offering) -> bool:
+        return catalog.is_advertised(offering) and not any(c.covers(offering) for c in closures)
 
     groups = [t.config for t in config.node_types if t.name != config.head_type]
 

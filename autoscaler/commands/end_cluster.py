@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 
 from autoscaler.domain import Instance
-from autoscaler.errors import AutoscalerError, NotZeroError, StateError, UnavailableError
+from autoscaler.errors import AutoscalerError, StateError, TeardownUnverifiedError, UnavailableError
 from autoscaler.instances.acquire import EVERYWHERE
 from autoscaler.instances.placement import Reason
 from autoscaler.instances.teardown import TIME_LIMIT_S
@@ -26,7 +26,7 @@ LOOK_EVERY_S = 10.0
 def end_own_cluster(session: Session, cluster: str, time_limit_s: float = TIME_LIMIT_S) -> None:
     """Workers first, late arrivals included; the head last: it takes this process with it.
 
-    Raises NotZeroError or the API's error when something could not be ended in time; the
+    Raises TeardownUnverifiedError or the API's error when something could not be ended in time; the
     head is not ended before its workers are. Idempotent.
     """
     with suppress(StateError):  # without a state file nothing is launched either
@@ -48,7 +48,9 @@ def end_own_cluster(session: Session, cluster: str, time_limit_s: float = TIME_L
 
 def _heads(session: Session, cluster: str, deadline_s: float) -> list[str]:
     """The head's id, from the first list that shows it."""
-    problem: AutoscalerError = NotZeroError(f"no list shows the head of cluster {cluster!r}")
+    problem: AutoscalerError = TeardownUnverifiedError(
+        f"no list shows the head of cluster {cluster!r}"
+    )
     while True:
         instances: tuple[Instance, ...] = ()
         try:

@@ -98,8 +98,8 @@ def _closed(snapshot: Snapshot) -> list[str]:
         return []
     rows = [
         (
-            c.place.instance_type,
-            c.place.region,
+            c.offering.instance_type,
+            c.offering.region,
             c.reason.value,
             f"refused {c.strikes} time{'' if c.strikes == 1 else 's'}",
             f"next try in {duration(reopens_s(c, advertised=False) - now_s)}",

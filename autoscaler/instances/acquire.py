@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from autoscaler.domain import Charge, Place
+from autoscaler.domain import Charge, Offering
 from autoscaler.errors import (
     AccountError,
     AuthError,
@@ -29,7 +29,7 @@ from autoscaler.lambda_cloud.catalog import Catalog, CatalogSource
 from autoscaler.lambda_cloud.client import LambdaClient
 from autoscaler.money.budget import Caps, Decision, Deny, burn_cents_per_hour, decide, spent_cents
 
-EVERYWHERE = Place(ANYWHERE, ANYWHERE)
+EVERYWHERE = Offering(ANYWHERE, ANYWHERE)
 LOOK_AGAIN_S = 10.0
 """While waiting for capacity: how often to see what is advertised."""
 
@@ -86,14 +86,14 @@ class Acquirer:
                 self._client.wait_for_launch_slot(deadline_s)
                 # The slot took up to a quarter of a minute: choose again by what others have
                 # learned. No request may come between the slot and the launch.
-                place = self._pick(spec, choice, catalog, claim=True)
+                offering = self._pick(spec, choice, catalog, claim=True)
             except CapacityError as error:
                 if not patient or self._clock() + LOOK_AGAIN_S > deadline_s:
                     raise
                 opens_s = (error.next_try_s or 0.0) - self._clock()
                 self._sleep(min(max(opens_s, 1.0), LOOK_AGAIN_S))
                 continue
-            launched = self._try(spec, choice, place, catalog, deadline_s)
+            launched = self._try(spec, choice, offering, catalog, deadline_s)
             if launched is not None:
                 return launched
             if self._clock() >= deadline_s:
@@ -108,25 +108,25 @@ class Acquirer:
             self._clock(),
         )
 
-    def _pick(self, spec: NodeSpec, choice: Choice, catalog: Catalog, *, claim: bool) -> Place:
+    def _pick(self, spec: NodeSpec, choice: Choice, catalog: Catalog, *, claim: bool) -> Offering:
         """The first open place that may be paid; with `claim`, the right to launch there."""
         plan = self._plan(choice, catalog)
         charges = self._journal.commitments(spec.cluster)
-        denials: dict[Place, str] = {}
-        for place in plan.order:
-            decision = self._guard(choice.caps, catalog, place)(charges)
+        denials: dict[Offering, str] = {}
+        for offering in plan.order:
+            decision = self._guard(choice.caps, catalog, offering)(charges)
             if isinstance(decision, Deny):
-                denials[place] = decision.reason
+                denials[offering] = decision.reason
                 continue
-            advertised = catalog.is_advertised(place)
-            if not claim or self._stockouts.claim(place, self._clock(), advertised=advertised):
-                return place
+            advertised = catalog.is_advertised(offering)
+            if not claim or self._stockouts.claim(offering, self._clock(), advertised=advertised):
+                return offering
         if denials and len(denials) == len(plan.order):
             raise self._budget_error(spec, denials)
         raise self._capacity_error(choice, plan)
 
-    def _guard(self, caps: Caps, catalog: Catalog, place: Place) -> Guard:
-        price = catalog.price_cents_per_hour(place.instance_type)
+    def _guard(self, caps: Caps, catalog: Catalog, offering: Offering) -> Guard:
+        price = catalog.price_cents_per_hour(offering.instance_type)
 
         def guard(charges: list[Charge]) -> Decision:
             spent = spent_cents(charges, self._clock())
@@ -135,15 +135,20 @@ class Acquirer:
         return guard
 
     def _try(
-        self, spec: NodeSpec, choice: Choice, place: Place, catalog: Catalog, deadline_s: float
+        self,
+        spec: NodeSpec,
+        choice: Choice,
+        offering: Offering,
+        catalog: Catalog,
+        deadline_s: float,
     ) -> Launched | None:
         """None if this place refused and the next may be tried."""
-        price = catalog.price_cents_per_hour(place.instance_type)
-        guard = self._guard(choice.caps, catalog, place)
+        price = catalog.price_cents_per_hour(offering.instance_type)
+        guard = self._guard(choice.caps, catalog, offering)
         try:
-            launched = self._launcher.launch(spec, place, price, guard, deadline_s)
+            launched = self._launcher.launch(spec, offering, price, guard, deadline_s)
         except CapacityError as error:
-            self._close(spec, place, Reason.STOCKOUT, error, catalog.is_advertised(place))
+            self._close(spec, offering, Reason.STOCKOUT, error, catalog.is_advertised(offering))
             return None
         except QuotaError as error:
             self._close(spec, EVERYWHERE, Reason.QUOTA, error)
@@ -153,29 +158,29 @@ class Acquirer:
             raise
         except RateLimitedError as error:
             # Not executed, and the pacer makes the next slot wait for it.
-            self._stockouts.release(place)
+            self._stockouts.release(offering)
             next_try_s = error.next_try_s or self._clock()
-            self._say("launch-rate-limited", spec, place, next_try_s, code=error.code)
+            self._say("launch-rate-limited", spec, offering, next_try_s, code=error.code)
             return None
         except AutoscalerError:
-            self._stockouts.release(place)
+            self._stockouts.release(offering)
             raise
-        self._stockouts.reopen(place)
+        self._stockouts.reopen(offering)
         return launched
 
     def _close(
         self,
         spec: NodeSpec,
-        place: Place,
+        offering: Offering,
         reason: Reason,
         error: AutoscalerError,
         advertised: bool = False,
     ) -> None:
-        closure = self._stockouts.close(place, reason, self._clock(), advertised=advertised)
+        closure = self._stockouts.close(offering, reason, self._clock(), advertised=advertised)
         self._say(
             "place-closed",
             spec,
-            place,
+            offering,
             closure.next_try_s,
             reason=reason.value,
             code=error.code,
@@ -183,40 +188,40 @@ class Acquirer:
         )
 
     def _say(
-        self, event: str, spec: NodeSpec, place: Place, next_try_s: float, **fields: Field
+        self, event: str, spec: NodeSpec, offering: Offering, next_try_s: float, **fields: Field
     ) -> None:
         """One refusal of Lambda's, for `raylambda status` and for Ray's own log."""
         self._events.write(
             event,
             cluster=spec.cluster,
-            type=place.instance_type,
-            region=place.region,
+            type=offering.instance_type,
+            region=offering.region,
             **fields,
             next_try=utc(next_try_s),
         )
         why = fields.get("reason", "the account's rate")
         code = fields["code"] or "no code"
-        logger.warning("%s: %s (%s); next try %s", place, why, code, utc(next_try_s))
+        logger.warning("%s: %s (%s); next try %s", offering, why, code, utc(next_try_s))
 
-    def _budget_error(self, spec: NodeSpec, denials: Mapping[Place, str]) -> BudgetError:
-        place, reason = next(iter(denials.items()))
+    def _budget_error(self, spec: NodeSpec, denials: Mapping[Offering, str]) -> BudgetError:
+        offering, reason = next(iter(denials.items()))
         others = f" (nor {len(denials) - 1} other places)" if len(denials) > 1 else ""
         self._events.write_change(
             f"budget {spec.cluster}",
             "launch-denied",
             cluster=spec.cluster,
-            type=place.instance_type,
-            region=place.region,
+            type=offering.instance_type,
+            region=offering.region,
             reason=reason,
         )
-        return BudgetError(f"{place} is not launched{others}: {reason}")
+        return BudgetError(f"{offering} is not launched{others}: {reason}")
 
     def _capacity_error(self, choice: Choice, plan: placement.Plan) -> CapacityError:
         names, regions = ", ".join(choice.candidates), ", ".join(choice.regions)
         text = f"no machine now among {names or 'no types'} in {regions or 'no regions'}"
         if plan.refusals:
             first = min(plan.refusals, key=lambda refusal: refusal.next_try_s)
-            text += f": {first.place}: {first.reason.value}; next try {utc(first.next_try_s)}"
+            text += f": {first.offering}: {first.reason.value}; next try {utc(first.next_try_s)}"
         error = CapacityError(text)
         error.next_try_s = plan.next_try_s
         return error

@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from autoscaler.domain import Charge, Instance, Place
+from autoscaler.domain import Charge, Instance, Offering
 from autoscaler.errors import AuthError
 from autoscaler.lambda_cloud.tags import nonce_of
 from autoscaler.money.budget import Allow, Decision
@@ -43,7 +43,7 @@ class Intent:
 
     nonce: str
     cluster: str
-    place: Place
+    offering: Offering
     price_cents_per_hour: int | None
     created_s: float
     outcome: Outcome = Outcome.OPEN
@@ -96,8 +96,8 @@ class Journal:
                     (
                         intent.nonce,
                         intent.cluster,
-                        intent.place.instance_type,
-                        intent.place.region,
+                        intent.offering.instance_type,
+                        intent.offering.region,
                         intent.price_cents_per_hour,
                         intent.created_s,
                         Outcome.OPEN,
@@ -192,7 +192,7 @@ def _intent(row: sqlite3.Row) -> Intent:
     return Intent(
         nonce=row["nonce"],
         cluster=row["cluster"],
-        place=Place(row["instance_type"], row["region"]),
+        offering=Offering(row["instance_type"], row["region"]),
         price_cents_per_hour=row["price_cents_per_hour"],
         created_s=row["created_s"],
         outcome=Outcome(row["outcome"]),

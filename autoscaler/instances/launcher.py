@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from autoscaler.domain import Instance, LaunchRequest, Place
+from autoscaler.domain import Instance, LaunchRequest, Offering
 from autoscaler.errors import (
     AmbiguousLaunchError,
     AutoscalerError,
@@ -65,12 +65,12 @@ class NodeSpec:
     firewall_ruleset_ids: tuple[str, ...] = ()
     user_data: str | None = field(default=None, repr=False)
 
-    def request(self, place: Place, nonce: str, created_s: float) -> LaunchRequest:
+    def request(self, offering: Offering, nonce: str, created_s: float) -> LaunchRequest:
         """Raises ConfigError, naming the field, for what Lambda would refuse."""
         name = instance_name(self.cluster, self.ray_tags.get(NODE_KIND, KIND_WORKER), nonce)
         request = LaunchRequest(
-            region=place.region,
-            instance_type=place.instance_type,
+            region=offering.region,
+            instance_type=offering.instance_type,
             ssh_key_name=self.ssh_key_name,
             name=name,
             hostname=name,
@@ -88,7 +88,7 @@ class NodeSpec:
 class Launched:
     instance_id: str
     nonce: str
-    place: Place
+    offering: Offering
     price_cents_per_hour: int | None
     created_s: float
 
@@ -120,7 +120,7 @@ class Launcher:
     def launch(
         self,
         spec: NodeSpec,
-        place: Place,
+        offering: Offering,
         price_cents_per_hour: int | None,
         guard: Guard,
         deadline_s: float,
@@ -134,11 +134,11 @@ class Launcher:
         """
         created_s = self._clock()
         nonce = self._make_nonce()
-        request = spec.request(place, nonce, created_s)
-        intent = Intent(nonce, spec.cluster, place, price_cents_per_hour, created_s)
+        request = spec.request(offering, nonce, created_s)
+        intent = Intent(nonce, spec.cluster, offering, price_cents_per_hour, created_s)
         decision = self._journal.begin(intent, guard)
         if isinstance(decision, Deny):
-            raise BudgetError(f"{place} is not launched: {decision.reason}")
+            raise BudgetError(f"{offering} is not launched: {decision.reason}")
         try:
             instance_id = self._client.launch(request)
         except AutoscalerError as error:
@@ -211,7 +211,7 @@ class Launcher:
         if isinstance(error, UserError):
             raise error
         raise AmbiguousLaunchError(
-            f"{intent.place}: the launch had no clear answer ({error}); if the machine still "
+            f"{intent.offering}: the launch had no clear answer ({error}); if the machine still "
             "comes, it is terminated",
             error.code,
             error.status,
@@ -229,7 +229,7 @@ class Launcher:
         self._ledger.start(
             intent.cluster,
             instance_id,
-            intent.place,
+            intent.offering,
             intent.price_cents_per_hour,
             intent.created_s,
         )
@@ -239,11 +239,17 @@ class Launcher:
         if not adopted and self._is_unwanted(intent.nonce):
             self._settle(intent, Outcome.COLLECTED, instance_id=instance_id)
             self._terminator.terminate([instance_id], "its launch was given up")
-            raise AmbiguousLaunchError(f"{intent.place}: given up while the launch was under way")
+            raise AmbiguousLaunchError(
+                f"{intent.offering}: given up while the launch was under way"
+            )
         if adopted:
             self._tell("launched", intent, instance=instance_id)
         return Launched(
-            instance_id, intent.nonce, intent.place, intent.price_cents_per_hour, intent.created_s
+            instance_id,
+            intent.nonce,
+            intent.offering,
+            intent.price_cents_per_hour,
+            intent.created_s,
         )
 
     def _is_unwanted(self, nonce: str) -> bool:
@@ -258,7 +264,7 @@ class Launcher:
             (intent, instance)
             for intent in unwanted
             for instance in by_nonce.get(intent.nonce, ())
-            if not instance.status.is_leaving
+            if not instance.status.is_terminating_or_gone
         ]
         if not late:
             return ()
@@ -289,8 +295,8 @@ class Launcher:
         self._events.write(
             event,
             cluster=intent.cluster,
-            type=intent.place.instance_type,
-            region=intent.place.region,
+            type=intent.offering.instance_type,
+            region=intent.offering.region,
             nonce=intent.nonce,
             **fields,
         )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-from autoscaler.domain import Place
+from autoscaler.domain import Offering
 
 ANYWHERE = "*"
 """In a closure's place: every type, every region."""
@@ -57,7 +57,7 @@ FORGET_S = 1800.0
 class Closure:
     """One place that is to be left alone. `advertised`: whether it was when it was closed."""
 
-    place: Place
+    offering: Offering
     reason: Reason
     strikes: int
     closed_s: float
@@ -65,11 +65,11 @@ class Closure:
     advertised: bool = False
     probe_until_s: float | None = None
 
-    def covers(self, place: Place) -> bool:
-        mine = self.place
-        return mine.instance_type in (ANYWHERE, place.instance_type) and mine.region in (
+    def covers(self, offering: Offering) -> bool:
+        mine = self.offering
+        return mine.instance_type in (ANYWHERE, offering.instance_type) and mine.region in (
             ANYWHERE,
-            place.region,
+            offering.region,
         )
 
 
@@ -77,7 +77,7 @@ class Closure:
 class Refusal:
     """Why a place is not tried now, for display."""
 
-    place: Place
+    offering: Offering
     reason: Reason
     next_try_s: float
 
@@ -86,7 +86,7 @@ class Refusal:
 class Plan:
     """`order` is to be tried from the front; `refusals` are the closed places."""
 
-    order: tuple[Place, ...]
+    order: tuple[Offering, ...]
     refusals: tuple[Refusal, ...]
 
     @property
@@ -108,7 +108,7 @@ class RegionScore:
 
 
 def close(
-    previous: Closure | None, place: Place, reason: Reason, now_s: float, *, advertised: bool
+    previous: Closure | None, offering: Offering, reason: Reason, now_s: float, *, advertised: bool
 ) -> Closure:
     """The closure after one more refusal; `previous` is the same place's, same reason's."""
     strikes = 1
@@ -117,7 +117,7 @@ def close(
     back_off = BACK_OFF[reason]
     # The exponent is bounded: a float overflows after a thousand strikes.
     pause_s = min(back_off.first_s * 2.0 ** min(strikes - 1, 30), back_off.most_s)
-    return Closure(place, reason, strikes, now_s, now_s + pause_s, advertised)
+    return Closure(offering, reason, strikes, now_s, now_s + pause_s, advertised)
 
 
 def reopens_s(closure: Closure, *, advertised: bool) -> float:
@@ -138,7 +138,7 @@ def lend_probe(closure: Closure, now_s: float) -> Closure:
 def plan(
     candidates: Sequence[str],
     regions: Sequence[str],
-    advertised: AbstractSet[Place] | None,
+    advertised: AbstractSet[Offering] | None,
     closures: Iterable[Closure],
     now_s: float,
 ) -> Plan:
@@ -146,24 +146,24 @@ def plan(
 
     `advertised=None` means that nothing is known, and the given order stands.
     """
-    places = [Place(name, region) for name in candidates for region in regions]
+    offerings = [Offering(name, region) for name in candidates for region in regions]
     closures = list(closures)
-    order: list[Place] = []
+    order: list[Offering] = []
     refusals: list[Refusal] = []
-    for place in dict.fromkeys(places):
-        is_advertised = advertised is not None and place in advertised
+    for offering in dict.fromkeys(offerings):
+        is_advertised = advertised is not None and offering in advertised
         worst = max(
-            (closure for closure in closures if closure.covers(place)),
+            (closure for closure in closures if closure.covers(offering)),
             key=lambda closure: reopens_s(closure, advertised=is_advertised),
             default=None,
         )
         opens_s = now_s if worst is None else reopens_s(worst, advertised=is_advertised)
         if worst is None or opens_s <= now_s:
-            order.append(place)
+            order.append(offering)
         else:
-            refusals.append(Refusal(place, worst.reason, opens_s))
+            refusals.append(Refusal(offering, worst.reason, opens_s))
     if advertised is not None:
-        order.sort(key=lambda place: place not in advertised)
+        order.sort(key=lambda offering: offering not in advertised)
     return Plan(tuple(order), tuple(refusals))
 
 
@@ -171,7 +171,7 @@ def rank_regions(
     head_candidates: Sequence[str],
     worker_groups: Sequence[Sequence[str]],
     regions: Sequence[str],
-    is_open: Callable[[Place], bool],
+    is_open: Callable[[Offering], bool],
 ) -> tuple[RegionScore, ...]:
     """Regions for a whole cluster, best first: there is no private network between regions.
 
@@ -181,7 +181,7 @@ def rank_regions(
 
     def score(region: str) -> RegionScore:
         def can(names: Sequence[str]) -> bool:
-            return any(is_open(Place(name, region)) for name in names)
+            return any(is_open(Offering(name, region)) for name in names)
 
         groups = sum(can(group) for group in worker_groups)
         return RegionScore(region, can(head_candidates), groups, len(worker_groups))

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Collection
 
-from autoscaler.domain import Place
+from autoscaler.domain import Offering
 from autoscaler.instances.placement import Closure, Reason, close, lend_probe, reopens_s
 from autoscaler.state import State
 
@@ -17,61 +17,63 @@ class Stockouts:
         with self._state.reading() as connection:
             return self._closures(connection)
 
-    def close(self, place: Place, reason: Reason, now_s: float, *, advertised: bool) -> Closure:
+    def close(
+        self, offering: Offering, reason: Reason, now_s: float, *, advertised: bool
+    ) -> Closure:
         """One more refusal; ends a probe into the place."""
         with self._state.transaction() as connection:
             previous = [
                 closure
                 for closure in self._closures(connection)
-                if (closure.place, closure.reason) == (place, reason)
+                if (closure.offering, closure.reason) == (offering, reason)
             ]
             closure = close(
-                previous[0] if previous else None, place, reason, now_s, advertised=advertised
+                previous[0] if previous else None, offering, reason, now_s, advertised=advertised
             )
             self._write(connection, closure)
         return closure
 
-    def claim(self, place: Place, now_s: float, *, advertised: bool) -> bool:
+    def claim(self, offering: Offering, now_s: float, *, advertised: bool) -> bool:
         """Takes the right to launch into a place: free if open, one at a time if half-open.
 
         After True, report the answer with `close`, `reopen` or `release`; a claimant that
         dies loses its right after a while.
         """
         with self._state.transaction() as connection:
-            mine = [c for c in self._closures(connection) if c.covers(place)]
+            mine = [c for c in self._closures(connection) if c.covers(offering)]
             if any(reopens_s(closure, advertised=advertised) > now_s for closure in mine):
                 return False
             for closure in mine:
                 self._write(connection, lend_probe(closure, now_s))
         return True
 
-    def release(self, place: Place) -> None:
+    def release(self, offering: Offering) -> None:
         """The claimed launch had no answer about capacity: another may try at once."""
         with self._state.transaction() as connection:
             for closure in self._closures(connection):
-                if closure.covers(place):
+                if closure.covers(offering):
                     connection.execute(
                         "UPDATE closures SET probe_until_s = NULL WHERE account = ? AND "
                         "instance_type = ? AND region = ? AND reason = ?",
                         (self._account, *_key(closure)),
                     )
 
-    def reopen(self, place: Place) -> None:
+    def reopen(self, offering: Offering) -> None:
         """A launch succeeded: all that refused it is over, except a suspicion.
 
         A machine that starts is no proof of CUDA: the right to test a suspicion stays with
         this launch until `clear` (the check passed) or `close` (it failed again).
         """
-        self._remove(place, keep=(Reason.SUSPECT, Reason.ENDING))
+        self._remove(offering, keep=(Reason.SUSPECT, Reason.ENDING))
 
-    def clear(self, place: Place) -> None:
+    def clear(self, offering: Offering) -> None:
         """The place is proven good."""
-        self._remove(place, keep=(Reason.ENDING,))
+        self._remove(offering, keep=(Reason.ENDING,))
 
-    def _remove(self, place: Place, keep: Collection[Reason]) -> None:
+    def _remove(self, offering: Offering, keep: Collection[Reason]) -> None:
         with self._state.transaction() as connection:
             for closure in self._closures(connection):
-                if closure.covers(place) and closure.reason not in keep:
+                if closure.covers(offering) and closure.reason not in keep:
                     connection.execute(
                         "DELETE FROM closures WHERE account = ? AND instance_type = ? AND "
                         "region = ? AND reason = ?",
@@ -85,7 +87,7 @@ class Stockouts:
         ).fetchall()
         return [
             Closure(
-                Place(row["instance_type"], row["region"]),
+                Offering(row["instance_type"], row["region"]),
                 Reason[row["reason"]],
                 row["strikes"],
                 row["closed_s"],
@@ -113,4 +115,4 @@ class Stockouts:
 
 
 def _key(closure: Closure) -> tuple[str, str, str]:
-    return closure.place.instance_type, closure.place.region, closure.reason.name
+    return closure.offering.instance_type, closure.offering.region, closure.reason.name

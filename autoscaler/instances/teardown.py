@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from autoscaler.domain import Charge, Instance, Status
-from autoscaler.errors import NotZeroError, StateError, UnavailableError, UserError
+from autoscaler.errors import StateError, TeardownUnverifiedError, UnavailableError, UserError
 from autoscaler.events import EventLog
 from autoscaler.instances.journal import Journal, Outcome
 from autoscaler.instances.launcher import IN_FLIGHT_S, SETTLE_S, Launcher
@@ -97,8 +97,8 @@ class ClusterEnd:
 
         Quarantined and unhealthy instances and late arrivals included. The API may be away
         for a while; with a state file that cannot be read it looks for longer. Raises
-        NotZeroError, with the ids, after `time_limit_s`, and AuthError or AccountError at once.
-        Idempotent: an empty cluster takes `quiet_s`.
+        TeardownUnverifiedError, with the ids, after `time_limit_s`, and AuthError or
+        AccountError at once. Idempotent: an empty cluster takes `quiet_s`.
         """
         started_s = self._clock()
         found = self._end(cluster, (), quiet_s, time_limit_s)
@@ -119,12 +119,12 @@ class ClusterEnd:
         """Ends what launches that were given up may still bring; the rest of the cluster stays.
 
         For a process that goes away after such a launch, when no other looks after the
-        cluster. Raises NotZeroError when the API let it not be known in time.
+        cluster. Raises TeardownUnverifiedError when the API let it not be known in time.
         """
         started_s = self._clock()
         while not self._nothing_comes(cluster):
             if self._clock() - started_s > time_limit_s:
-                raise NotZeroError(
+                raise TeardownUnverifiedError(
                     f"cluster {cluster!r}: a launch had no clear answer, and the API does not say "
                     "what became of it: a machine may bill; run `ray down` once the API answers"
                 )
@@ -139,7 +139,7 @@ class ClusterEnd:
             return False
         self._launcher.reconcile(cluster, instances)
         unwanted = self._journal.unwanted(cluster)
-        if any(nonce_of(i) in unwanted and not i.status.is_leaving for i in instances):
+        if any(nonce_of(i) in unwanted and not i.status.is_terminating_or_gone for i in instances):
             return False
         unresolved = self._journal.unresolved(cluster)
         return all(i.settled_s is not None and i.settled_s < late_s for i in unresolved)
@@ -166,7 +166,7 @@ class ClusterEnd:
             elif now_s - quiet_since_s >= quiet_s:
                 return watch.found
             if now_s - watch.started_s > time_limit_s:
-                raise NotZeroError(
+                raise TeardownUnverifiedError(
                     f"cluster {cluster!r} may still run after {time_limit_s:.0f} s: "
                     + "; ".join(pending or ("not yet quiet for long enough",))
                 )
@@ -207,7 +207,7 @@ class ClusterEnd:
         live = [
             instance.id
             for instance in sorted(mine, key=_heads_first)
-            if not instance.status.is_leaving and instance.id not in known.collected
+            if not instance.status.is_terminating_or_gone and instance.id not in known.collected
         ]
         listed.update(watch.gone)  # which the ledger may not have been told
         # What we launched and no list has shown yet, or this one left out.
@@ -237,7 +237,7 @@ class ClusterEnd:
                 with suppress(StateError):
                     self._journal.settle(intent.nonce, Outcome.ABSENT, now_s)
             else:
-                waiting.append(f"launch {intent.nonce} ({intent.place}): outcome unknown")
+                waiting.append(f"launch {intent.nonce} ({intent.offering}): outcome unknown")
         return waiting
 
     def _report(self, cluster: str, found: dict[str, float], started_s: float) -> Teardown:

@@ -79,7 +79,7 @@ class Terminator:
         except AutoscalerError as error:
             self._divide(ids, error, ended)
             return
-        leaving = {instance.id for instance in answered if instance.status.is_leaving}
+        leaving = {instance.id for instance in answered if instance.status.is_terminating_or_gone}
         for instance_id in ids:
             if instance_id in leaving:
                 ended.gone.add(instance_id)
@@ -109,7 +109,7 @@ class Terminator:
         except AutoscalerError as look_error:
             ended.failed[instance_id] = error or look_error
             return
-        if instance.status.is_leaving:
+        if instance.status.is_terminating_or_gone:
             ended.gone.add(instance_id)
         else:
             ended.failed[instance_id] = error or ConflictError(

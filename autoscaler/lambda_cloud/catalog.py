@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from math import inf
 
-from autoscaler.domain import Instance, InstanceType, Offering, Place, TypeOffer
+from autoscaler.domain import Instance, InstanceType, Offering, TypeOffer
 from autoscaler.errors import UnavailableError
 from autoscaler.lambda_cloud.client import LambdaClient
 from autoscaler.lambda_cloud.wire import Node, read_instance_type
@@ -30,7 +30,7 @@ class Catalog:
     """What can be had, at what price. `advertised` is None where it is not known."""
 
     types: Mapping[str, InstanceType]
-    advertised: frozenset[Place] | None
+    advertised: frozenset[Offering] | None
 
     def get(self, name: str) -> InstanceType | None:
         return self.types.get(name)
@@ -39,18 +39,8 @@ class Catalog:
         found = self.types.get(name)
         return found.price_cents_per_hour if found else None
 
-    def is_advertised(self, place: Place) -> bool:
-        return self.advertised is not None and place in self.advertised
-
-    def offerings(self, names: Iterable[str], regions: Iterable[str]) -> tuple[Offering, ...]:
-        """Every known place, available or not, in the order given."""
-        regions = list(regions)
-        return tuple(
-            Offering(Place(name, region), self.types[name], self.is_advertised(Place(name, region)))
-            for name in names
-            if name in self.types
-            for region in regions
-        )
+    def is_advertised(self, offering: Offering) -> bool:
+        return self.advertised is not None and offering in self.advertised
 
 
 @dataclass(frozen=True)
@@ -78,10 +68,10 @@ def overlay(live: Iterable[TypeOffer] | None) -> Catalog:
     types = dict(snapshot().types)
     if live is None:
         return Catalog(types, None)
-    advertised: set[Place] = set()
+    advertised: set[Offering] = set()
     for offer in live:
         name = offer.instance_type.name
-        advertised.update(Place(name, region) for region in offer.regions)
+        advertised.update(Offering(name, region) for region in offer.regions)
         if offer.instance_type.price_cents_per_hour is None and name in types:
             continue
         types[name] = offer.instance_type

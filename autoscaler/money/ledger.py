@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from autoscaler.domain import Charge, Instance, Place
+from autoscaler.domain import Charge, Instance, Offering
 from autoscaler.lambda_cloud.tags import created_s
 from autoscaler.money.budget import minutes_billed, spent_cents
 from autoscaler.state import State
@@ -112,14 +112,14 @@ class Ledger:
         self,
         cluster: str,
         instance_id: str,
-        place: Place,
+        offering: Offering,
         price_cents_per_hour: int | None,
         started_s: float,
     ) -> None:
         """Idempotent: the first start and the first known price of an instance count."""
         with self._state.transaction() as connection:
             connection.execute(
-                _START, self._row(cluster, instance_id, place, price_cents_per_hour, started_s)
+                _START, self._row(cluster, instance_id, offering, price_cents_per_hour, started_s)
             )
 
     def observe(self, cluster: str, instances: Iterable[Instance], now_s: float) -> None:
@@ -138,14 +138,20 @@ class Ledger:
         reopened: list[tuple[object, ...]] = []
         for instance in instances:
             end_s = ended_s.get(instance.id)
-            if instance.id not in ended_s and not instance.status.is_leaving:
+            if instance.id not in ended_s and not instance.status.is_terminating_or_gone:
                 price = instance.instance_type.price_cents_per_hour
                 started_s = created_s(instance)
                 started_s = now_s if started_s is None else min(started_s, now_s)
-                started.append(self._row(cluster, instance.id, instance.place, price, started_s))
-            elif instance.status.is_leaving and end_s is None and instance.id in ended_s:
+                started.append(self._row(cluster, instance.id, instance.offering, price, started_s))
+            elif (
+                instance.status.is_terminating_or_gone and end_s is None and instance.id in ended_s
+            ):
                 ended.append((now_s, instance.id))
-            elif not instance.status.is_leaving and end_s is not None and now_s - end_s > REOPEN_S:
+            elif (
+                not instance.status.is_terminating_or_gone
+                and end_s is not None
+                and now_s - end_s > REOPEN_S
+            ):
                 reopened.append((instance.id,))
         if started or ended or reopened:
             with self._state.transaction() as connection:
@@ -214,6 +220,6 @@ class Ledger:
             )
 
     def _row(
-        self, cluster: str, id_: str, place: Place, price: int | None, started_s: float
+        self, cluster: str, id_: str, offering: Offering, price: int | None, started_s: float
     ) -> tuple[object, ...]:
-        return id_, cluster, place.instance_type, place.region, price, started_s, self.account
+        return id_, cluster, offering.instance_type, offering.region, price, started_s, self.account

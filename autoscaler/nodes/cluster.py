@@ -126,8 +126,8 @@ class Cluster:
         """Checks everything against Lambda first. Raises AutoscalerError; nothing is left then.
 
         After a launch without a clear answer that takes minutes: without a head there is no
-        other process that would end a machine that comes late. NotZeroError where Lambda does
-        not let it be known.
+        other process that would end a machine that comes late. TeardownUnverifiedError where
+        Lambda does not let it be known.
         """
         node = parse_node_config(section, tags.get(USER_NODE_TYPE, ""))
         self.nodes.refresh(0.0)
@@ -156,7 +156,7 @@ class Cluster:
         self._is_checked = True
         return preflight.check(self.config, self.session.client, self.session.catalog.current())
 
-    def settle_for_head(self) -> tuple[str, str, list[Row]]:
+    def head_bootstrap_parameters(self) -> tuple[str, str, list[Row]]:
         """(region, name of the SSH key, what the run has cost before) for the head's own
         configuration.
 

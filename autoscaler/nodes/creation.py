@@ -82,13 +82,13 @@ class Creator:
 
     def _as_launched(self, spec: NodeSpec, launched: Launched) -> Instance:
         """The machine as a list will show it: lists lag behind launches."""
-        place = launched.place
-        known = self._session.catalog.known(place.instance_type)
+        offering = launched.offering
+        known = self._session.catalog.known(offering.instance_type)
         return Instance(
             id=launched.instance_id,
             status=Status.BOOTING,
-            region=place.region,
-            instance_type=known or InstanceType(place.instance_type, "", "", None, 0, 0, 0, 0),
+            region=offering.region,
+            instance_type=known or InstanceType(offering.instance_type, "", "", None, 0, 0, 0, 0),
             tags=launch_tags(
                 spec.ray_tags,
                 spec.cluster,

@@ -77,7 +77,7 @@ class Fitness:
         """The node has passed its gate: its place is proven good."""
         self._session.tags.merge(node_id, {CHECKED: "passed"})
         if node := self._nodes.get(node_id):
-            self._session.stockouts.clear(node.instance.place)
+            self._session.stockouts.clear(node.instance.offering)
 
     def report_unfit(self, node_id: str, reason: str) -> None:
         """Ends the node and keeps away from its place for a while. Idempotent."""
@@ -85,25 +85,27 @@ class Fitness:
         if node is None or node_id in self._unfit:  # its termination is sent until it works
             return
         self._unfit.add(node_id)
-        place = node.instance.place
+        offering = node.instance.offering
         now_s = self._session.clock()
         next_try = None
         with suppress(StateError):
-            closure = self._session.stockouts.close(place, Reason.SUSPECT, now_s, advertised=True)
+            closure = self._session.stockouts.close(
+                offering, Reason.SUSPECT, now_s, advertised=True
+            )
             next_try = utc(closure.next_try_s)
         self._session.events.write(
             "node-unfit",
             cluster=self._cluster,
             instance=node_id,
-            type=place.instance_type,
-            region=place.region,
+            type=offering.instance_type,
+            region=offering.region,
             reason=reason,
             next_try=next_try,
         )
         logger.warning(
             "%s (%s) is unfit and ends: %s; next try there %s",
             node_id,
-            place,
+            offering,
             reason,
             next_try or "unknown",
         )
@@ -112,7 +114,7 @@ class Fitness:
     def has_ended(self, node_id: str) -> bool:
         """Whether Lambda says that the node is gone, or on its way out."""
         try:
-            return self._session.client.get_instance(node_id).status.is_leaving
+            return self._session.client.get_instance(node_id).status.is_terminating_or_gone
         except NotFoundError:
             return True
         except AutoscalerError:

@@ -156,7 +156,7 @@ class NodeList:
             for instance in instances
             if belongs_to(instance, self._cluster) or nonce_of(instance) in records.nonces
         }
-        leaving = {id_: i for id_, i in mine.items() if i.status.is_leaving}
+        leaving = {id_: i for id_, i in mine.items() if i.status.is_terminating_or_gone}
         hidden = {id_ for id_, i in mine.items() if nonce_of(i) in records.unwanted}
         hidden.update(leaving, records.collected)
         # A record that could not be read whole does not change a node that was.
@@ -211,7 +211,7 @@ class NodeList:
                 found = None
             except AutoscalerError:
                 continue
-            if found is None or found.status.is_leaving:
+            if found is None or found.status.is_terminating_or_gone:
                 gone.append(node_id)
                 kept.pop(node_id, None)
             else:

@@ -11,7 +11,7 @@ from ray_jobs.activations.dataset import SPLITS, DataConfig, Dataset, open_datas
 from ray_jobs.activations.harvest import HarvestProgress, harvest
 from ray_jobs.activations.harvest_pool import HarvestPool
 from ray_jobs.activations.shards import ActivationSet
-from ray_jobs.runtime.cluster import places
+from ray_jobs.runtime.cluster import check_output_locations
 from ray_jobs.runtime.fit import JobOptions, worker_needs
 from ray_jobs.runtime.progress import clock_time
 
@@ -50,11 +50,12 @@ def prepare(
     `watch` is called every few seconds of the harvest; what it raises breaks it off.
 
     Ray is initialised. Errors: before anything is done, RefusedError for training workers that
-    would never find room and those of `places`; then those of `open_dataset` and `harvest`.
+    would never find room and those of `check_output_locations`; then those of `open_dataset`
+    and `harvest`.
     """
     started_s = time.monotonic()
     on_gpus = "GPU" in worker_needs(options)
-    with places(options.output_dir, options.storage) as probe:
+    with check_output_locations(options.output_dir, options.storage) as probe:
         dataset = open_dataset(data, cache_dir(options))
         counts = ", ".join(f"{split} {len(dataset.labelled[split]):,}" for split in SPLITS)
         logger.info("data   %s: %s", dataset.source, counts)

@@ -18,7 +18,7 @@ from ray_jobs.pii.config import ProbeConfig
 from ray_jobs.pii.detector import CLASSIFIERS_NAME, LATENTS, SAE_NAME
 from ray_jobs.pii.tokens import read_tokens
 from ray_jobs.pii.train import Labelled, evaluate_classifier, progress_lines, train_classifier
-from ray_jobs.runtime.progress import board_lines, log_to_board
+from ray_jobs.runtime.progress import log_to_relay, relay_lines
 from ray_jobs.sae.model import TopKSAE, load_sae
 
 
@@ -41,7 +41,7 @@ def train_and_evaluate(prepared: Prepared, run: Store, config: ProbeConfig) -> d
     Returns:
         `Evaluation.to_json()` by probe, "latents" first.
     """
-    with board_lines() as board:
+    with relay_lines() as board:
         tasks = [ProbeTask(name, prepared, run, config) for name in (LATENTS, RAW)]
         running = [_probe.remote(task, board) for task in tasks]
         try:
@@ -53,7 +53,7 @@ def train_and_evaluate(prepared: Prepared, run: Store, config: ProbeConfig) -> d
 
 @ray.remote(num_cpus=1, max_retries=3)
 def _probe(task: ProbeTask, board: ray.actor.ActorHandle) -> dict[str, Any]:
-    log_to_board(board)
+    log_to_relay(board)
     torch.set_num_threads(1)
     sae = _fetch_sae(task.run)
     encoder = sae if task.name == LATENTS else None

@@ -32,7 +32,7 @@ from ray_jobs.pii.metrics import f_score, strict_counts
 from ray_jobs.pii.probes import TaggedTokens, fit
 from ray_jobs.pii.spans import TagScheme, character_segments
 from ray_jobs.pii.tokens import HostTokens, run_host
-from ray_jobs.results.run_directory import MANIFEST, code_identity, seal, whole_run
+from ray_jobs.results.run_directory import MANIFEST, code_identity, is_complete, write_manifest
 from ray_jobs.runtime.progress import Progress, log_to_stdout
 from ray_jobs.sae.model import TopKSAE, load_sae
 
@@ -190,7 +190,7 @@ def main(arguments: list[str]) -> None:
     }
     store = Store.open(job.output_dir)
     _own_directory(store)
-    if whole_run(store, about):
+    if is_complete(store, about):
         logger.info("pii    %s is whole: nothing to do", store.uri)
     else:
         parts = [
@@ -199,7 +199,7 @@ def main(arguments: list[str]) -> None:
         ]
         store.write_json(EVALUATION_NAME, _train_both(store, parts, sae, origin, config))
         store.write_bytes(SAE_NAME, Path(job.sae).read_bytes())
-        seal(store, about)
+        write_manifest(store, about)
     _show(store, as_json)
 
 

@@ -52,12 +52,14 @@ def result_files(run: Store) -> list[str]:
     ]
 
 
-def unseal(run: Store) -> None:
+def drop_manifest(run: Store) -> None:
     """Before a result changes: the directory holds no whole run until it is sealed. Idempotent."""
     run.delete(MANIFEST)
 
 
-def seal(run: Store, about: Mapping[str, Any], results: Sequence[str] | None = None) -> None:
+def write_manifest(
+    run: Store, about: Mapping[str, Any], results: Sequence[str] | None = None
+) -> None:
     """Write the manifest over `results`; `about` says what the run depended on.
 
     `results`: those of these names that are there; one that ends in "/" stands for all below it.
@@ -76,7 +78,7 @@ def _named(name: str, names: Sequence[str]) -> bool:
     return any(name == each or (each.endswith("/") and name.startswith(each)) for each in names)
 
 
-def whole_run(run: Store, about: Mapping[str, Any]) -> bool:
+def is_complete(run: Store, about: Mapping[str, Any]) -> bool:
     """Whether the directory holds the whole, unaltered result of a run that depended on `about`,
     and perhaps on more that it found out on the way."""
     if not run.exists(MANIFEST):

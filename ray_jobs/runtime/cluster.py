@@ -172,7 +172,7 @@ def _knock(address: str) -> None:
 
 
 @contextmanager
-def places(output_dir: str, storage: str | None) -> Iterator[Probe]:
+def check_output_locations(output_dir: str, storage: str | None) -> Iterator[Probe]:
     """Shows that a job's places can be used; its workers check that theirs are the same ones.
 
     Ray is initialised. `storage` None: the output_dir.

@@ -30,15 +30,15 @@ from data.errors import ConfigError, JobError
 from data.storage.probe import Probe
 from ray_jobs.runtime.cluster import (
     address_to_join,
+    check_output_locations,
     check_room,
     cpus_for_each,
     has_gpus,
     no_ray_at,
-    places,
     room_now,
     shown,
 )
-from ray_jobs.runtime.progress import log_to_board
+from ray_jobs.runtime.progress import log_to_relay
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class JobOptions:
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerContext:
     """Where one copy of a loop runs, to whom it tells its metrics, and who tells it to hurry."""
 
     rank: int
@@ -108,10 +108,10 @@ class Place:
     """Whether a machine of the group is about to be taken away; collective."""
 
 
-def place_in_group() -> Place:
+def group_context() -> WorkerContext:
     """This Ray Train worker's place; every rank reports alike."""
     context = ray.train.get_context()
-    return Place(
+    return WorkerContext(
         context.get_world_rank(),
         context.get_world_size(),
         ray.train.torch.get_device(),
@@ -120,11 +120,11 @@ def place_in_group() -> Place:
     )
 
 
-def place_alone(report: Callable[[dict[str, Any]], None]) -> Place:
+def single_worker_context(report: Callable[[dict[str, Any]], None]) -> WorkerContext:
     """The place of a loop that has this process to itself, with its GPU if it was given one."""
     use_assigned_cpus()
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-    return Place(0, 1, device, report)
+    return WorkerContext(0, 1, device, report)
 
 
 def use_assigned_cpus() -> None:
@@ -216,11 +216,12 @@ def fit(
 
     Raises:
         JobError: the error of `board.fatal()`, which no restart could mend, or that the
-            workers died more than `max_failures` times; errors of `places` and `worker_needs`.
+            workers died more than `max_failures` times; errors of `check_output_locations`
+            and `worker_needs`.
     """
     scratch = tempfile.mkdtemp(prefix="raylambda-train-")
     try:
-        with places(options.output_dir, options.storage) as probe:
+        with check_output_locations(options.output_dir, options.storage) as probe:
             result = _Trainer(
                 _Guarded(loop, probe),
                 train_loop_config={**task, "board": board},
@@ -265,7 +266,7 @@ class _Guarded:
 
     def __call__(self, task: dict[str, Any]) -> None:
         board = task["board"]
-        log_to_board(board)
+        log_to_relay(board)
         if ray.get(board.fatal.remote()) is not None:
             return
         use_assigned_cpus()

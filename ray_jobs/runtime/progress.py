@@ -1,6 +1,6 @@
 """Progress of long work: rate, time left, cost so far, on one line.
 
-Workers log to the `ray_jobs` logger as any code does. `Board` is a small actor that carries
+Workers log to the `ray_jobs` logger as any code does. `LogRelay` is a small actor that carries
 these lines to the driver, whose output is what `ray job logs` shows; Ray's own log forwarding
 would mix them with every process's noise.
 """
@@ -61,7 +61,7 @@ def clock_time(seconds: float) -> str:
 
 
 @ray.remote(num_cpus=0)
-class Board:
+class LogRelay:
     """Carries log lines, and the error that no retry can mend, from workers to the driver."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class BoardHandler(logging.Handler):
         self._board.post.remote(self.format(record))
 
 
-def log_to_board(board: ray.actor.ActorHandle) -> None:
+def log_to_relay(board: ray.actor.ActorHandle) -> None:
     """In a worker: send the `ray_jobs` loggers' lines to the driver. Idempotent."""
     log_lines_to(BoardHandler(board))
 
@@ -117,11 +117,11 @@ def log_to_stdout() -> None:
 
 
 @contextmanager
-def board_lines() -> Iterator[ray.actor.ActorHandle]:
+def relay_lines() -> Iterator[ray.actor.ActorHandle]:
     """A Board whose lines this process logs until the block ends."""
     # Beside the driver: a machine that goes must not take it along, and every restart with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = Board.options(scheduling_strategy=here).remote()
+    board = LogRelay.options(scheduling_strategy=here).remote()
     logger = logging.getLogger(__name__)
     ended = threading.Event()
 

@@ -26,7 +26,7 @@ from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.checkpoint.schedule import Saving
 from ray_jobs.results.history import TrainingHistory, goes_on_with
 from ray_jobs.runtime.collectives import from_rank_zero
-from ray_jobs.runtime.fit import Place, place_in_group
+from ray_jobs.runtime.fit import WorkerContext, group_context
 from ray_jobs.runtime.progress import Progress
 from ray_jobs.sae.config import PROBE_METRICS, SAEConfig, learning_rate_at, planned_steps
 from ray_jobs.sae.early_stopping import PlateauRule, PlateauState, observe
@@ -84,10 +84,10 @@ def train_loop(task: dict[str, Any]) -> None:
         NonFiniteError: a NaN or infinity, naming the step; nothing of it is saved.
         StorageError: checkpoints cannot be stored.
     """
-    train_at(place_in_group(), task["sae"])
+    train_at(group_context(), task["sae"])
 
 
-def train_at(place: Place, task: SAETask) -> None:
+def train_at(place: WorkerContext, task: SAETask) -> None:
     """As `train_loop`, at any place. Reports every check, those before a restart once more."""
     worker = Worker(task, place)
     try:
@@ -101,7 +101,7 @@ def train_at(place: Place, task: SAETask) -> None:
         worker.stream.close()
 
 
-def finish_at(place: Place, task: SAETask) -> int | None:
+def finish_at(place: WorkerContext, task: SAETask) -> int | None:
     """Leave the results of a training's newest checkpoint; its step, or None if there is none.
 
     The checkpoint stays as it is, so that the training can still go on.
@@ -121,7 +121,7 @@ def finish_at(place: Place, task: SAETask) -> int | None:
 class Worker:
     """One rank's model, data and position; see the module's first lines."""
 
-    def __init__(self, task: SAETask, place: Place) -> None:
+    def __init__(self, task: SAETask, place: WorkerContext) -> None:
         config = self.config = task.config
         self.task, self.report, device = task, place.report, place.device
         rank, world_size = self.rank, self.world_size = place.rank, place.world_size

@@ -28,7 +28,7 @@ from ray_jobs.activations.prepare import Prepared, cache_dir
 from ray_jobs.activations.shards import ActivationSet
 from ray_jobs.cli import parse_recipe
 from ray_jobs.results.run_directory import code_identity
-from ray_jobs.runtime.fit import JobOptions, Place, connect, place_alone
+from ray_jobs.runtime.fit import JobOptions, WorkerContext, connect, single_worker_context
 from ray_jobs.runtime.progress import log_to_stdout
 from ray_jobs.sae.config import PROBE_METRICS, RECIPES, SAEConfig, planned_steps
 from ray_jobs.sae.loop import SAETask, finish_at, train_at
@@ -112,12 +112,12 @@ class SAETrials:
             check = self._check_at(metrics["step"], task)
             report({**metrics, "check": check, "planned_steps": task.config.max_steps})
 
-        train_at(place_alone(told), task)
+        train_at(single_worker_context(told), task)
 
     def finish(self, point: Point, folder: Store) -> int | None:
         """See `ray_jobs.sweep.plan.FinishTrial`."""
         task = self.task(point, folder)
-        in_driver = Place(0, 1, torch.device("cpu"), lambda _: None)
+        in_driver = WorkerContext(0, 1, torch.device("cpu"), lambda _: None)
         step = finish_at(in_driver, task)
         return None if step is None else self._check_at(step, task)
 

@@ -20,15 +20,21 @@ from data.storage import Store
 from ray_jobs.activations.dataset import DataConfig
 from ray_jobs.activations.prepare import Prepared, cache_dir, prepare
 from ray_jobs.cli import parse_recipe
-from ray_jobs.results.run_directory import code_identity, digest_of, seal, unseal, whole_run
+from ray_jobs.results.run_directory import (
+    code_identity,
+    digest_of,
+    drop_manifest,
+    is_complete,
+    write_manifest,
+)
 from ray_jobs.runtime.fit import JobOptions, connect, fit
-from ray_jobs.runtime.progress import board_lines, clock_time, log_to_stdout
+from ray_jobs.runtime.progress import clock_time, log_to_stdout, relay_lines
 from ray_jobs.sae.config import PROBE_METRICS, RECIPES, SAEConfig
 from ray_jobs.sae.loop import FINAL_MODEL, HISTORY, SAETask, epoch_model, train_loop
 
 logger = logging.getLogger(__name__)
 
-FIELDS_OF_NO_CONSEQUENCE = (
+FIELDS_SAFE_TO_CHANGE_ON_RESUME = (
     "checkpoint_every_steps",
     "checkpoint_every_minutes",
     "keep_checkpoints",
@@ -58,7 +64,7 @@ def run_identity(config: SAEConfig, prepared: Prepared) -> dict[str, Any]:
     """Everything that decides the weights of the SAE."""
     spec = prepared.activations["train"].manifest.spec
     fields = dataclasses.asdict(config)
-    for name in FIELDS_OF_NO_CONSEQUENCE:
+    for name in FIELDS_SAFE_TO_CHANGE_ON_RESUME:
         del fields[name]
     return {"sae": fields, "host": dataclasses.asdict(spec), "data": prepared.dataset.source}
 
@@ -78,7 +84,7 @@ def train_sae(config: SAEConfig, prepared: Prepared, options: JobOptions) -> dic
             f"{config.early_stopping_metric} is measured in sweeps only; give fvu or loss",
         )
     output = Store.open(options.output_dir)
-    unseal(output)
+    drop_manifest(output)
     identity = run_identity(config, prepared)
     checkpoints = Store.open(options.storage_uri).child("checkpoints", digest_of(identity))
     task = SAETask(
@@ -92,7 +98,7 @@ def train_sae(config: SAEConfig, prepared: Prepared, options: JobOptions) -> dic
         identity={**identity, **code_identity()},
     )
     started_s = time.monotonic()
-    with board_lines() as board:
+    with relay_lines() as board:
         fit(train_loop, {"sae": task}, options, board)
     logger.info("sae    trained in %s", clock_time(time.monotonic() - started_s))
     return summary(output.read_json(HISTORY))
@@ -115,7 +121,7 @@ def seal_training(
     epochs = range(1, history["stopped"]["step"] // steps_per_epoch + 1)
     # Not of an earlier run in this directory, which may have had more of them.
     names = [FINAL_MODEL, HISTORY, *(epoch_model(epoch) for epoch in epochs)]
-    seal(output, {**about, "trained_by": history["code_sha256"]}, [*names, *others])
+    write_manifest(output, {**about, "trained_by": history["code_sha256"]}, [*names, *others])
 
 
 def summary(history: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +146,7 @@ def main(argv: list[str]) -> None:
     prepared = prepare_for(config, data, options)
     output = Store.open(options.output_dir)
     about = {**run_identity(config, prepared), **code_identity()}
-    if whole_run(output, about):
+    if is_complete(output, about):
         logger.info("sae    %s is whole: nothing to do", output.uri)
         result = summary(output.read_json(HISTORY))
     else:

@@ -5,7 +5,7 @@ from typing import Any
 
 from data.errors import JobError
 from data.storage import Store
-from ray_jobs.results.run_directory import result_files, seal
+from ray_jobs.results.run_directory import result_files, write_manifest
 from ray_jobs.sweep.ledger import (
     WHOLE,
     Ledger,
@@ -79,7 +79,7 @@ def leave_best(
     target.delete_tree("")
     for name in result_files(source):
         target.write_bytes(name, source.read_bytes(name))
-    seal(target, {**identity(best.point), "sweep": ledger.identity, "point": best.point})
+    write_manifest(target, {**identity(best.point), "sweep": ledger.identity, "point": best.point})
     return best
 
 

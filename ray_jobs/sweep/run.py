@@ -16,9 +16,9 @@ from data.errors import ConfigError
 from data.storage import Store
 from data.storage.probe import Probe
 from ray_jobs.results.run_directory import digest_of
-from ray_jobs.runtime.cluster import has_gpus, node_that_fits, places, room_now
+from ray_jobs.runtime.cluster import check_output_locations, has_gpus, node_that_fits, room_now
 from ray_jobs.runtime.fit import JobOptions
-from ray_jobs.runtime.progress import board_lines
+from ray_jobs.runtime.progress import relay_lines
 from ray_jobs.sweep.cost import NodeMeter, Prices, known_prices
 from ray_jobs.sweep.ledger import Book, Ledger, TrialRecord, open_ledger
 from ray_jobs.sweep.plan import FinishTrial, Plan, RunTrial
@@ -98,7 +98,7 @@ def run_sweep(plan: Plan, prepare: Prepare, options: JobOptions) -> dict[str, An
     output, prices = Store.open(options.output_dir), known_prices(options.price_cents_per_hour)
     limits = {"max_cost_cents": plan.config.max_cost_cents, "by_hand": prices.by_hand}
     with (
-        places(options.output_dir, options.storage) as probe,
+        check_output_locations(options.output_dir, options.storage) as probe,
         NodeMeter(output, prices.rate, **limits) as meter,
     ):
         trials = prepare(meter.check)
@@ -180,7 +180,7 @@ class _Sweep:
         """Let Ray Tune run the open trials."""
         plan, ledger, config = self.plan, self.ledger, self.plan.config
         search, space = make_search(config, plan.space, plan.rising, ledger)
-        with board_lines() as board, _tune_environment(concurrent) as scratch:
+        with relay_lines() as board, _tune_environment(concurrent) as scratch:
             worst = -WORST if plan.rising else WORST
             folders = self._trials_store()
             setup = TrialSetup(self.trials.run, folders, self.probe, board, config.metric, worst)

@@ -27,7 +27,7 @@ from data.errors import ConfigError, DataError
 from data.storage import Store
 from ray_jobs.cli import parse_recipe
 from ray_jobs.results.run_directory import MANIFEST, fetch
-from ray_jobs.runtime.fit import Place
+from ray_jobs.runtime.fit import WorkerContext
 from ray_jobs.runtime.progress import log_to_stdout
 from ray_jobs.waltzrl.config import RECIPES, WORLD, WaltzConfig
 from ray_jobs.waltzrl.datasets.prompts import Prompt, read_prompt_file
@@ -115,7 +115,7 @@ def evaluate(options: EvaluateOptions) -> Rows:
     with tempfile.TemporaryDirectory(prefix="waltz-evaluation-") as scratch:
         base, trained = _folders(options, config, manifest, output, Path(scratch))
         base_pair, samplers = _samplers(config, base, trained, device)
-        place = Place(0, 1, device, lambda metrics: None)
+        place = WorkerContext(0, 1, device, lambda metrics: None)
         evaluation = Evaluation(
             prompts, PROMPTS[config.prompts], judge, place, config.max_rounds, config.seed
         )

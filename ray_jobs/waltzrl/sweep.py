@@ -25,7 +25,7 @@ from data.storage import Store
 from ray_jobs.activations.prepare import cache_dir
 from ray_jobs.cli import parse_recipe
 from ray_jobs.results.run_directory import code_identity
-from ray_jobs.runtime.fit import JobOptions, Place, connect, place_alone
+from ray_jobs.runtime.fit import JobOptions, WorkerContext, connect, single_worker_context
 from ray_jobs.runtime.progress import log_to_stdout
 from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.cost import check_limit
@@ -110,13 +110,13 @@ class WaltzTrials:
                     }
                 )
 
-        Run(task, place_alone(told)).go()
+        Run(task, single_worker_context(told)).go()
         self._write_report(task)
 
     def finish(self, point: Point, folder: Store) -> int | None:
         """See `ray_jobs.sweep.plan.FinishTrial`."""
         task = self.task(point, folder)
-        step = Run(task, Place(0, 1, torch.device("cpu"), lambda _: None)).finish()
+        step = Run(task, WorkerContext(0, 1, torch.device("cpu"), lambda _: None)).finish()
         if step is None:
             return None
         self._write_report(task)

@@ -25,9 +25,9 @@ from data.storage import Store
 from ray_jobs.activations.prepare import cache_dir
 from ray_jobs.cli import parse_recipe
 from ray_jobs.results.history import HISTORY, STAGE_1_HISTORY, trained_by
-from ray_jobs.results.run_directory import code_identity, seal, unseal, whole_run
+from ray_jobs.results.run_directory import code_identity, drop_manifest, is_complete, write_manifest
 from ray_jobs.runtime.fit import JobOptions, connect, fit
-from ray_jobs.runtime.progress import board_lines, clock_time, log_to_stdout
+from ray_jobs.runtime.progress import clock_time, log_to_stdout, relay_lines
 from ray_jobs.waltzrl.config import RECIPES, WORLD, WaltzConfig
 from ray_jobs.waltzrl.datasets.splits import PromptSets, open_prompts
 from ray_jobs.waltzrl.evaluation.metrics import repair_verdict
@@ -63,7 +63,7 @@ ENVIRONMENT = {
     )
 }
 
-FIELDS_OF_NO_CONSEQUENCE = (
+FIELDS_SAFE_TO_CHANGE_ON_RESUME = (
     "stage",
     "allow_leak",
     "gradient_accumulation",
@@ -99,7 +99,7 @@ def with_environment(argv: Sequence[str], environment: Mapping[str, str]) -> lis
 def run_identity(config: WaltzConfig, model: BaseModel, prompts: PromptSets) -> dict[str, Any]:
     """Everything that decides the agents."""
     fields = dataclasses.asdict(config)
-    for name in FIELDS_OF_NO_CONSEQUENCE:
+    for name in FIELDS_SAFE_TO_CHANGE_ON_RESUME:
         del fields[name]
     return {"waltzrl": fields, "model": model.identity, "prompts": prompts.sha256}
 
@@ -125,10 +125,10 @@ def train_waltz(
         check_resume(storage, identity)
     warn_of_new_start(storage, identity)
     about = {**identity, "stage": config.stage, **code_identity()}
-    if whole_run(output, about):
+    if is_complete(output, about):
         logger.info("waltz  %s is whole: nothing to do", output.uri)
         return summary(output, config.stage)
-    unseal(output)
+    drop_manifest(output)
     task = WaltzTask(
         config=config,
         model=model,
@@ -145,13 +145,13 @@ def train_waltz(
     workers = f"{options.num_workers}, ZeRO {config.zero_stage}, {config.dtype}"
     write_report(config, prompts, workers, output)
     histories = output.read_json(STAGE_1_HISTORY if config.stage == "1" else HISTORY)
-    seal(output, {**about, "trained_by": trained_by(histories)}, result_names(config))
+    write_manifest(output, {**about, "trained_by": trained_by(histories)}, result_names(config))
     return summary(output, config.stage)
 
 
 def result_names(config: WaltzConfig) -> list[str]:
-    """What a run of these stages leaves, for `seal`: other files in its directory are not its own,
-    or are an earlier run's."""
+    """What a run of these stages leaves, for `write_manifest`: other files in its
+    directory are not its own, or are an earlier run's."""
     if config.stage == "1":
         return [STAGE_1_HISTORY, STAGE_1_PAGE]
     compared = ["stage_1_feedback", *(["single_rl"] if config.single_steps else [])]
@@ -163,7 +163,7 @@ def result_names(config: WaltzConfig) -> list[str]:
 
 
 def _fit(task: WaltzTask, options: JobOptions) -> None:
-    with board_lines() as board:
+    with relay_lines() as board:
         fit(train_loop, {"waltz": task}, options, board)
 
 

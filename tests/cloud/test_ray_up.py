@@ -45,11 +45,11 @@ def check_refusals(cluster: Cluster) -> None:
     of_laptop, _, of_head = shown.partition(f"on the head of {cluster.name}:")
     assert "cpu_4x_general" in of_laptop and "  launched  " in of_laptop, shown
     assert "  watching  " in of_head, shown
-    place = "type=gpu_1x_", "region=us-east-1"
+    offering = "type=gpu_1x_", "region=us-east-1"
     for event, *words in (
         ("request-retried", "/instance-types", "code=global/internal-error"),
-        ("place-closed", *place, f"code={NO_CAPACITY}"),
-        ("node-unfit", *place, 'reason="CUDA does not start: error 802"'),
+        ("place-closed", *offering, f"code={NO_CAPACITY}"),
+        ("node-unfit", *offering, 'reason="CUDA does not start: error 802"'),
     ):
         words += [f"  {event}  ", "next_try=20"]
         told = [line for line in of_head.splitlines() if all(w in line for w in words)]

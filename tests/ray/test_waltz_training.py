@@ -18,7 +18,7 @@ from data.storage import Store
 from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.results.history import trained_by
 from ray_jobs.results.run_directory import code_identity
-from ray_jobs.runtime.fit import Place
+from ray_jobs.runtime.fit import WorkerContext
 from ray_jobs.waltzrl.datasets.splits import open_prompts
 from ray_jobs.waltzrl.evaluation.metrics import SPLITS
 from ray_jobs.waltzrl.models.world import WorldModelSize, build_world_model
@@ -224,7 +224,9 @@ def test_a_resume_with_other_code_is_said_and_remembered(base: Path, tmp_path: P
         raise DataError("stopped from outside")
 
     with pytest.raises(DataError, match="stopped"):
-        Run(task_of(config, model, tmp_path, "old"), Place(0, 1, torch.device("cpu"), stop)).go()
+        Run(
+            task_of(config, model, tmp_path, "old"), WorkerContext(0, 1, torch.device("cpu"), stop)
+        ).go()
     assert not any("other code" in line for line in lines.lines)
     run_alone(config, model, tmp_path, "new")
     assert "waltz  going on with other code than took the steps before" in lines.lines

@@ -10,7 +10,7 @@ import torch
 
 from data.storage import Store
 from ray_jobs.activations.host_files import locate
-from ray_jobs.runtime.fit import JobOptions, Place
+from ray_jobs.runtime.fit import JobOptions, WorkerContext
 from ray_jobs.waltzrl.algorithm.loss import ActionBatch
 from ray_jobs.waltzrl.algorithm.policy import Policy
 from ray_jobs.waltzrl.config import WaltzConfig, toy
@@ -54,7 +54,8 @@ def run_alone(
     torch.set_num_threads(1)
     reported: list[dict[str, Any]] = []
     Run(
-        task_of(config, model, folder, code), Place(0, 1, torch.device("cpu"), reported.append)
+        task_of(config, model, folder, code),
+        WorkerContext(0, 1, torch.device("cpu"), reported.append),
     ).go()
     return reported
 

@@ -21,7 +21,7 @@ from typing import TypeVar
 import torch.distributed as dist
 
 from ray_jobs.runtime.collectives import world_size
-from ray_jobs.runtime.fit import Place
+from ray_jobs.runtime.fit import WorkerContext
 from ray_jobs.waltzrl.datasets.prompts import Prompt
 from ray_jobs.waltzrl.evaluation.metrics import Interval, Outcome, measure
 from ray_jobs.waltzrl.judges.judges import Judge, judge_together
@@ -120,7 +120,7 @@ class Evaluation:
         prompts: Sequence[Prompt],
         templates: Prompts,
         judge: Judge,
-        place: Place,
+        place: WorkerContext,
         max_rounds: int,
         seed: int,
     ) -> None:
@@ -202,7 +202,7 @@ def _percent(interval: Interval) -> str:
     return "-" if interval["value"] is None else f"{interval['value']:.1%}"
 
 
-def _in_order(here: list[T], place: Place) -> list[T]:
+def _in_order(here: list[T], place: WorkerContext) -> list[T]:
     """All workers' shares in the order of the prompts, so that resampling is the same."""
     if world_size() == 1:
         return here

@@ -12,7 +12,7 @@ from torch import Tensor
 from data.errors import DataError
 from data.storage import Store
 from ray_jobs.results.history import HISTORY, STAGE_1_HISTORY, goes_on_with
-from ray_jobs.runtime.fit import Place, place_in_group
+from ray_jobs.runtime.fit import WorkerContext, group_context
 from ray_jobs.waltzrl.algorithm.learner import Learner, LossSettings, score_dialogues
 from ray_jobs.waltzrl.algorithm.policy import EngineOptions, Policy, PolicyState, Reference
 from ray_jobs.waltzrl.config import SINGLE, WaltzConfig
@@ -67,13 +67,13 @@ def train_loop(task: dict[str, Any]) -> None:
         StorageError: checkpoints cannot be stored.
         DataError: stage 2 alone, without a stage 1 in this storage.
     """
-    Run(task["waltz"], place_in_group()).go()
+    Run(task["waltz"], group_context()).go()
 
 
 class Run:
     """One worker's run through the stages; every method is collective."""
 
-    def __init__(self, task: WaltzTask, place: Place) -> None:
+    def __init__(self, task: WaltzTask, place: WorkerContext) -> None:
         self.task, self.place = task, place
         config = self.config = task.config
         # Rank by rank would be slower than each on its own: the files are small or the hub's.

@@ -30,7 +30,7 @@ from data.storage import Store
 from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.checkpoint.schedule import Saving
 from ray_jobs.results.history import StageHistory
-from ray_jobs.runtime.fit import Place
+from ray_jobs.runtime.fit import WorkerContext
 from ray_jobs.runtime.progress import Progress
 from ray_jobs.waltzrl.algorithm.learner import Learner, LearnStatistics
 from ray_jobs.waltzrl.algorithm.policy import is_finite
@@ -93,7 +93,7 @@ class Stage:
         voices: Voices,
         prompts: tuple[Prompt, ...],
         judge: Judge,
-        place: Place,
+        place: WorkerContext,
     ) -> None:
         config = self.config = voices.config
         self.number, self._voices, self._prompts = number, voices, prompts

@@ -25,7 +25,7 @@ def test_the_tree_in_the_docstring_is_the_tree():
         (errors.BudgetError, 3),
         (errors.CapacityError, 3),
         (errors.QuotaError, 3),
-        (errors.NotZeroError, 1),
+        (errors.TeardownUnverifiedError, 1),
         (errors.AmbiguousLaunchError, 1),
         (errors.ProtocolError, 1),
     ],

@@ -3,7 +3,7 @@
 import pytest
 
 from autoscaler.bootstrap.files import cluster_files
-from autoscaler.domain import Place
+from autoscaler.domain import Offering
 from autoscaler.events import utc
 from autoscaler.instances.placement import Reason
 from autoscaler.simulator import Ailment, Outage
@@ -38,7 +38,7 @@ def test_unfit_nodes_end_and_their_place_is_left_alone(sim, head):
     head.report_unfit(node, "again")
     assert sim.invariants.report()["alive"] == 0
     (closure,) = head.cluster.session.stockouts.all()
-    assert (closure.place, closure.reason) == (Place(rig.H100, rig.REGION), Reason.SUSPECT)
+    assert (closure.offering, closure.reason) == (Offering(rig.H100, rig.REGION), Reason.SUSPECT)
     (said,) = told(head, "node-unfit")
     assert said["reason"] == "0 of 1 GPUs are there" and said["type"] == rig.H100
     assert said["next_try"] == utc(closure.next_try_s)

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from autoscaler.domain import Place
+from autoscaler.domain import Offering
 from autoscaler.errors import StateError
 from autoscaler.instances.journal import Journal
 from autoscaler.money.ledger import Ledger
@@ -124,8 +124,8 @@ def test_a_file_of_the_first_version_keeps_its_records(tmp_path):
         assert ledger.running_ids("demo") == ["i1"]
         assert [i.nonce for i in journal.unresolved("demo")] == ["n1"]
         assert ledger.foreign("demo") == journal.foreign("demo") == {}
-    place = Place("gpu_1x_a10", "us-west-1")
-    ledger.start("demo", "i2", place, 129, 200.0)
+    offering = Offering("gpu_1x_a10", "us-west-1")
+    ledger.start("demo", "i2", offering, 129, 200.0)
     assert Ledger(state, "a2").foreign("demo") == {"i2": "a1"}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from autoscaler import cli
 from autoscaler.commands.status import Snapshot, duration, event_line, render
-from autoscaler.domain import Charge, Instance, InstanceType, LaunchRequest, Place, Status
+from autoscaler.domain import Charge, Instance, InstanceType, LaunchRequest, Offering, Status
 from autoscaler.events import EventLog
 from autoscaler.instances.placement import Closure, Reason
 from autoscaler.session import open_session
@@ -80,9 +80,9 @@ def test_spend_of_the_run() -> None:
 
 def test_closed_places_soonest_first_and_without_those_that_are_open_again() -> None:
     closures = [
-        Closure(Place("gpu_1x_h100_pcie", "us-west-1"), Reason.SUSPECT, 1, NOW_S, NOW_S + 600),
-        Closure(Place("gpu_1x_a10", "us-east-1"), Reason.STOCKOUT, 3, NOW_S, NOW_S + 45),
-        Closure(Place("gpu_1x_a100", "us-east-1"), Reason.STOCKOUT, 1, NOW_S - 90, NOW_S - 60),
+        Closure(Offering("gpu_1x_h100_pcie", "us-west-1"), Reason.SUSPECT, 1, NOW_S, NOW_S + 600),
+        Closure(Offering("gpu_1x_a10", "us-east-1"), Reason.STOCKOUT, 3, NOW_S, NOW_S + 45),
+        Closure(Offering("gpu_1x_a100", "us-east-1"), Reason.STOCKOUT, 1, NOW_S - 90, NOW_S - 60),
     ]
     lines = render(snapshot(closures=closures)).splitlines()
     start = lines.index("not tried now:")
@@ -94,7 +94,12 @@ def test_closed_places_soonest_first_and_without_those_that_are_open_again() -> 
 
 def test_events() -> None:
     at = time.strftime("%H:%M:%S", time.localtime(NOW_S))
-    event = {"time": NOW_S, "event": "place-closed", "type": "gpu_1x_a10", "reason": "no capacity"}
+    event = {
+        "time": NOW_S,
+        "event": "place-closed",
+        "type": "gpu_1x_a10",
+        "reason": "no capacity",
+    }
     assert event_line(event) == f'{at}  place-closed  type=gpu_1x_a10 reason="no capacity"'
     assert event_line({}) == "?  ?"
     assert render(snapshot(events=[event])).endswith(f"last events:\n  {event_line(event)}\n")

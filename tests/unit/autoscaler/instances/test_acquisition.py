@@ -1,6 +1,6 @@
 import pytest
 
-from autoscaler.domain import Place
+from autoscaler.domain import Offering
 from autoscaler.errors import (
     AmbiguousLaunchError,
     AuthError,
@@ -34,20 +34,20 @@ def launches(sim):
 
 
 def test_the_first_choice_is_taken_where_it_is(sim, host):
-    assert host.acquire(H100, A100).place == Place(H100, REGION)
+    assert host.acquire(H100, A100).offering == Offering(H100, REGION)
     assert launches(sim) == 1
 
 
 def test_an_advertised_type_is_asked_for_first(sim, host):
     sim.add_fault(Stockout(H100))
     launched = host.acquire(H100, A100)
-    assert (launched.place.instance_type, launches(sim)) == (A100, 1)
+    assert (launched.offering.instance_type, launches(sim)) == (A100, 1)
 
 
 def test_a_type_that_is_advertised_and_refused_gives_way_within_one_slot(sim, host):
     sim.add_fault(Stockout(H100, advertised=True))
     started_s = host.clock()
-    assert host.acquire(H100, A100).place.instance_type == A100
+    assert host.acquire(H100, A100).offering.instance_type == A100
     assert host.clock() - started_s <= 12.0 + 3.0
     assert launches(sim) == 2
     (closed,) = host.told("place-closed")
@@ -62,7 +62,7 @@ def test_a_type_that_is_advertised_and_refused_gives_way_within_one_slot(sim, ho
 def test_a_region_that_refuses_gives_way_to_the_next(sim, host):
     sim.add_fault(Stockout(A10, REGION, advertised=True))
     launched = host.acquire(A10, regions=(REGION, "us-east-1"))
-    assert launched.place == Place(A10, "us-east-1")
+    assert launched.offering == Offering(A10, "us-east-1")
 
 
 def test_a_total_stockout_is_refused_with_the_next_try(sim, host):
@@ -101,7 +101,7 @@ def test_capacity_that_opens_for_84_seconds_is_caught(tmp_path, opens_s):
             sim.advance(5.0)
         else:
             assert host.clock() - began_s - opens_s <= 84.0
-            assert launched.place.instance_type == H100
+            assert launched.offering.instance_type == H100
             return
     pytest.fail("the opening was missed")
 
@@ -141,7 +141,7 @@ def test_what_cannot_be_paid_is_not_asked_for(sim, host):
 
 def test_a_cheaper_candidate_that_fits_is_taken(host):
     launched = host.acquire(H100, A10, caps=Caps(max_price_cents_per_hour=200))
-    assert launched.place.instance_type == A10
+    assert launched.offering.instance_type == A10
     with pytest.raises(BudgetError, match="nor 1 other"):
         host.acquire(H100, A10, caps=Caps(max_price_cents_per_hour=200))
 
@@ -207,7 +207,7 @@ def test_a_429_is_waited_out_under_a_new_nonce(sim, host, caplog):
 
 
 def test_an_unclear_launch_frees_its_place(sim, host):
-    host.stockouts.close(Place(A10, REGION), Reason.STOCKOUT, host.clock(), advertised=False)
+    host.stockouts.close(Offering(A10, REGION), Reason.STOCKOUT, host.clock(), advertised=False)
     sim.advance(31.0)
     sim.add_fault(FailNext(failure=504))
     with pytest.raises(AmbiguousLaunchError):
@@ -221,12 +221,12 @@ def test_prices_and_places_serve_while_the_list_of_types_is_away(sim, host):
 
 
 def test_suspect_places_come_last_to_be_tried_again(sim, host):
-    place = Place(H100, REGION)
-    host.stockouts.close(place, Reason.SUSPECT, host.clock(), advertised=True)
-    assert host.acquire(H100, A100).place.instance_type == A100
+    offering = Offering(H100, REGION)
+    host.stockouts.close(offering, Reason.SUSPECT, host.clock(), advertised=True)
+    assert host.acquire(H100, A100).offering.instance_type == A100
     sim.advance(601.0)
-    assert host.acquire(H100, A100).place == place
+    assert host.acquire(H100, A100).offering == offering
     # One at a time: until that machine has passed its check, the next goes elsewhere.
-    assert host.acquire(H100, A100).place.instance_type == A100
-    host.stockouts.clear(place)
-    assert host.acquire(H100, A100).place == place
+    assert host.acquire(H100, A100).offering.instance_type == A100
+    host.stockouts.clear(offering)
+    assert host.acquire(H100, A100).offering == offering

@@ -2,13 +2,13 @@ import threading
 
 import pytest
 
-from autoscaler.domain import Charge, Place
+from autoscaler.domain import Charge, Offering
 from autoscaler.instances.journal import KEEP_S, Intent, Journal, Outcome
 from autoscaler.money.budget import Allow, Caps, Deny, burn_cents_per_hour, decide, spent_cents
 from autoscaler.money.ledger import Ledger
 from autoscaler.state import State
 
-PLACE = Place("gpu_1x_a10", "us-west-1")
+PLACE = Offering("gpu_1x_a10", "us-west-1")
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import pytest
 
-from autoscaler.domain import Charge, Place
+from autoscaler.domain import Charge, Offering
 from autoscaler.errors import (
     AmbiguousLaunchError,
     AuthError,
@@ -17,7 +17,7 @@ from autoscaler.money.budget import Allow, Deny
 from autoscaler.simulator import FailNext, ListLag, RevokeKey, Stockout
 from tests.unit.autoscaler.lambda_rig import REGION, Host, simulation, worker_spec
 
-PLACE = Place("gpu_1x_a10", REGION)
+PLACE = Offering("gpu_1x_a10", REGION)
 
 
 @pytest.fixture
@@ -30,8 +30,10 @@ def host(sim, tmp_path):
     return Host(sim, tmp_path)
 
 
-def launch(host, *, within_s=120.0, place=PLACE, guard=lambda charges: Allow(0, 0), spec=None):
-    return host.launcher.launch(spec or worker_spec(), place, 129, guard, host.clock() + within_s)
+def launch(host, *, within_s=120.0, offering=PLACE, guard=lambda charges: Allow(0, 0), spec=None):
+    return host.launcher.launch(
+        spec or worker_spec(), offering, 129, guard, host.clock() + within_s
+    )
 
 
 def outcomes(host):
@@ -166,7 +168,7 @@ def test_a_late_arrival_is_ended_and_never_adopted(sim, host):
     assert tags.nonce_of(arrived) in host.journal.unwanted("demo")
     assert host.launcher.reconcile("demo", [arrived]) == (arrived.id,)
     assert outcomes(host) == [Outcome.COLLECTED]
-    assert host.client.get_instance(arrived.id).status.is_leaving
+    assert host.client.get_instance(arrived.id).status.is_terminating_or_gone
     assert host.ledger.running_ids("demo") == []
     assert host.told("launch-collected")
 
@@ -260,7 +262,7 @@ def test_a_launch_that_is_given_up_while_in_flight_is_undone(sim, host):
     with pytest.raises(AmbiguousLaunchError, match="given up"):
         launch(host)
     assert outcomes(host) == [Outcome.COLLECTED]
-    assert all(i.status.is_leaving for i in host.client.list_instances())
+    assert all(i.status.is_terminating_or_gone for i in host.client.list_instances())
 
 
 def test_a_machine_that_another_process_adopted_first_is_left_alone(sim, host, tmp_path):
@@ -278,7 +280,7 @@ def test_a_machine_that_another_process_adopted_first_is_left_alone(sim, host, t
     host.journal.watched = overtaken
     assert host.launcher.reconcile("demo", listed) == ()
     assert outcomes(host) == [Outcome.ADOPTED]
-    assert not host.client.get_instance(listed[0].id).status.is_leaving
+    assert not host.client.get_instance(listed[0].id).status.is_terminating_or_gone
 
 
 def test_a_strangers_machine_is_never_touched(sim, host):
@@ -286,5 +288,5 @@ def test_a_strangers_machine_is_never_touched(sim, host):
     stranger = other.acquire(spec=worker_spec("theirs"))
     sim.advance(ARRIVAL_S * 2)
     assert host.launcher.reconcile("demo", host.client.list_instances()) == ()
-    assert not host.client.get_instance(stranger.instance_id).status.is_leaving
+    assert not host.client.get_instance(stranger.instance_id).status.is_terminating_or_gone
     assert host.ledger.charges("demo") == []

@@ -2,13 +2,13 @@ import threading
 
 import pytest
 
-from autoscaler.domain import Place
+from autoscaler.domain import Offering
 from autoscaler.instances.placement import ANYWHERE, Reason
 from autoscaler.instances.stockouts import Stockouts
 from autoscaler.state import State
 
-HERE = Place("gpu_1x_h100_sxm5", "us-west-1")
-THERE = Place("gpu_1x_h100_sxm5", "us-east-1")
+HERE = Offering("gpu_1x_h100_sxm5", "us-west-1")
+THERE = Offering("gpu_1x_h100_sxm5", "us-east-1")
 
 
 @pytest.fixture
@@ -16,12 +16,12 @@ def stockouts(tmp_path):
     return Stockouts(State(tmp_path / "state.db", durable=False), "account")
 
 
-def claim(stockouts, now_s, place=HERE, advertised=False):
-    return stockouts.claim(place, now_s, advertised=advertised)
+def claim(stockouts, now_s, offering=HERE, advertised=False):
+    return stockouts.claim(offering, now_s, advertised=advertised)
 
 
-def close(stockouts, now_s, reason=Reason.STOCKOUT, place=HERE):
-    return stockouts.close(place, reason, now_s, advertised=False)
+def close(stockouts, now_s, reason=Reason.STOCKOUT, offering=HERE):
+    return stockouts.close(offering, reason, now_s, advertised=False)
 
 
 def test_an_open_place_is_free_for_all(stockouts):
@@ -61,9 +61,9 @@ def test_a_released_probe_is_free_at_once(stockouts):
 
 def test_success_opens_the_place_but_not_others(stockouts):
     close(stockouts, 0.0)
-    close(stockouts, 0.0, place=THERE)
+    close(stockouts, 0.0, offering=THERE)
     stockouts.reopen(HERE)
-    assert [closure.place for closure in stockouts.all()] == [THERE]
+    assert [closure.offering for closure in stockouts.all()] == [THERE]
 
 
 def test_a_machine_that_starts_is_no_proof_of_cuda(stockouts):
@@ -79,7 +79,7 @@ def test_a_machine_that_starts_is_no_proof_of_cuda(stockouts):
 
 
 def test_a_closure_of_everything_is_probed_by_one(stockouts):
-    closure = close(stockouts, 0.0, Reason.QUOTA, Place(ANYWHERE, ANYWHERE))
+    closure = close(stockouts, 0.0, Reason.QUOTA, Offering(ANYWHERE, ANYWHERE))
     assert claim(stockouts, closure.next_try_s, HERE)
     assert not claim(stockouts, closure.next_try_s, THERE)
     stockouts.reopen(HERE)

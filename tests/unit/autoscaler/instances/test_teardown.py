@@ -1,6 +1,6 @@
 import pytest
 
-from autoscaler.errors import AmbiguousLaunchError, AuthError, NotZeroError
+from autoscaler.errors import AmbiguousLaunchError, AuthError, TeardownUnverifiedError
 from autoscaler.instances.journal import Intent, Outcome
 from autoscaler.instances.launcher import IN_FLIGHT_S, SETTLE_S
 from autoscaler.instances.teardown import LOOK_EVERY_S, QUIET_S
@@ -44,7 +44,7 @@ def test_other_clusters_live_on(sim, host):
     other = host.acquire(spec=worker_spec("other"))
     host.acquire()
     host.end.terminate_all("demo")
-    assert not host.client.get_instance(other.instance_id).status.is_leaving
+    assert not host.client.get_instance(other.instance_id).status.is_terminating_or_gone
 
 
 def test_machines_of_another_host_end_too(sim, host, tmp_path):
@@ -95,7 +95,7 @@ def test_an_unclear_launch_that_never_comes_holds_the_end_for_its_time_only(sim,
 
 
 def test_an_intent_of_a_process_that_died_is_waited_for(sim, host):
-    intent = Intent("e" * 16, "demo", host.acquire().place, 129, host.clock())
+    intent = Intent("e" * 16, "demo", host.acquire().offering, 129, host.clock())
     host.journal.begin(intent, lambda charges: Allow(0, 0))
     done = host.end.terminate_all("demo")
     least_s = IN_FLIGHT_S + SETTLE_S
@@ -162,21 +162,21 @@ def test_either_way_in_which_lambda_may_take_a_second_termination(tmp_path, agai
 def test_what_cannot_be_verified_is_named(sim, host):
     launched = host.acquire()
     sim.add_fault(Outage("terminate", failure=500))
-    with pytest.raises(NotZeroError, match=launched.instance_id) as caught:
+    with pytest.raises(TeardownUnverifiedError, match=launched.instance_id) as caught:
         host.end.terminate_all("demo", time_limit_s=300.0)
     assert caught.value.exit_code == 1 and alive(sim) == 1
 
 
 def test_an_api_that_stays_away_is_not_zero(sim, host):
     sim.add_fault(Outage())
-    with pytest.raises(NotZeroError, match="list cannot be read"):
+    with pytest.raises(TeardownUnverifiedError, match="list cannot be read"):
         host.end.terminate_all("demo", time_limit_s=100.0)
 
 
 def test_without_a_list_what_is_written_down_ends_and_is_not_verified(sim, host):
     host.acquire()
     sim.add_fault(Outage("list"))
-    with pytest.raises(NotZeroError, match="list cannot be read"):
+    with pytest.raises(TeardownUnverifiedError, match="list cannot be read"):
         host.end.terminate_all("demo", time_limit_s=100.0)
     assert alive(sim) == 0
 

@@ -112,4 +112,4 @@ def test_an_answer_that_is_lost_is_asked_for_again(tmp_path, failure):
     ended = host.terminator.terminate([launched.instance_id], "why")
     assert ended.gone == {launched.instance_id}
     assert host.ledger.running_ids("demo") == []
-    assert host.client.get_instance(launched.instance_id).status.is_leaving
+    assert host.client.get_instance(launched.instance_id).status.is_terminating_or_gone

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from autoscaler.domain import InstanceType, Place, TypeOffer
+from autoscaler.domain import InstanceType, Offering, TypeOffer
 from autoscaler.errors import AuthError
 from autoscaler.lambda_cloud.catalog import ADVERTISED_S, FRESH_S, CatalogSource, overlay, snapshot
 from autoscaler.lambda_cloud.transport import MAX_ATTEMPTS
@@ -18,9 +18,9 @@ def offer(name: str, price: int | None, *regions: str) -> TypeOffer:
 
 def types_answer(price: int, *regions: str) -> Scripted:
     type_ = {"name": A10, "price_cents_per_hour": price, "specs": {}}
-    places = [{"name": region} for region in regions]
+    offerings = [{"name": region} for region in regions]
     return Scripted(
-        body={"data": {A10: {"instance_type": type_, "regions_with_capacity_available": places}}}
+        body={"data": {A10: {"instance_type": type_, "regions_with_capacity_available": offerings}}}
     )
 
 
@@ -42,21 +42,13 @@ def test_live_prices_override_and_unknown_ones_do_not_erase():
     assert catalog.price_cents_per_hour("gpu_1x_a100") == 199
     assert catalog.price_cents_per_hour("new") == 7
     assert catalog.price_cents_per_hour("nonsense") is None
-    assert catalog.is_advertised(Place(A10, "us-west-1"))
-    assert not catalog.is_advertised(Place(A10, "us-east-1"))
+    assert catalog.is_advertised(Offering(A10, "us-west-1"))
+    assert not catalog.is_advertised(Offering(A10, "us-east-1"))
 
 
 def test_without_an_answer_nothing_is_known_to_be_advertised():
     assert overlay(None).advertised is None
     assert overlay([]).advertised == frozenset()
-
-
-def test_unavailable_places_are_offerings_too():
-    offerings = overlay([offer(A10, 150, "b")]).offerings([A10, "nonsense"], ["a", "b"])
-    assert [(o.place.region, o.available, o.price_cents_per_hour) for o in offerings] == [
-        ("a", False, 150),
-        ("b", True, 150),
-    ]
 
 
 def test_grace_is_arm():
@@ -84,9 +76,9 @@ def test_while_the_api_is_away_prices_stay_and_capacity_becomes_unknown():
     source = CatalogSource(wired.client, lambda: moments[0])
     first = source.current()
     assert first.advertised is None and first.price_cents_per_hour(A10) == 129
-    assert source.current().advertised == {Place(A10, "a")}
+    assert source.current().advertised == {Offering(A10, "a")}
     moments[0] += ADVERTISED_S - 1
-    assert source.current().advertised == {Place(A10, "a")}
+    assert source.current().advertised == {Offering(A10, "a")}
     moments[0] += 1
     later = source.current()
     assert later.advertised is None and later.price_cents_per_hour(A10) == 150

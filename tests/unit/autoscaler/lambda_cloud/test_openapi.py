@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from autoscaler.domain import FirewallRule, Place, Status
+from autoscaler.domain import FirewallRule, Offering, Status
 from autoscaler.errors import ProtocolError, from_answer
 from autoscaler.lambda_cloud.transport import Transport
 from autoscaler.lambda_cloud.wire import Node, read_instance, read_type_offer
@@ -43,7 +43,7 @@ def operation(document: dict[str, Any], method: str, path: str) -> dict[str, Any
     raise AssertionError(f"{method} {path} is not documented")
 
 
-LAUNCH = worker_spec().request(Place("gpu_1x_a10", "us-west-1"), "0" * 16, 1.0)
+LAUNCH = worker_spec().request(Offering("gpu_1x_a10", "us-west-1"), "0" * 16, 1.0)
 FULL_LAUNCH = type(LAUNCH)(
     **{field: getattr(LAUNCH, field) for field in ("region", "instance_type", "ssh_key_name")},
     name=LAUNCH.name,

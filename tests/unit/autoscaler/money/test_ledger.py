@@ -1,11 +1,11 @@
 import pytest
 
-from autoscaler.domain import Charge, Instance, InstanceType, Place, Status
+from autoscaler.domain import Charge, Instance, InstanceType, Offering, Status
 from autoscaler.lambda_cloud.tags import CREATED
 from autoscaler.money.ledger import Ledger
 from autoscaler.state import State
 
-PLACE = Place("gpu_1x_a10", "us-west-1")
+PLACE = Offering("gpu_1x_a10", "us-west-1")
 
 
 def machine(instance_id: str, status: Status = Status.ACTIVE, created: str = "950") -> Instance:

@@ -96,8 +96,8 @@ def test_the_gate_comes_before_all_but_the_question_whether_ssh_is_up(
 
 
 def test_a_passed_gate_proves_the_place(provider, node):
-    place = provider.cluster.find(node).instance.place
-    provider.cluster.session.stockouts.close(place, Reason.SUSPECT, 0.0, advertised=True)
+    offering = provider.cluster.find(node).instance.offering
+    provider.cluster.session.stockouts.close(offering, Reason.SUSPECT, 0.0, advertised=True)
     runner(provider, node, Machine()).run("echo hello")
     assert provider.cluster.session.stockouts.all() == []
 

@@ -15,7 +15,7 @@ from data.storage import Store
 from ray_jobs.pii import detector as detector_module
 from ray_jobs.pii import evaluate, train
 from ray_jobs.pii.detector import SAEPIIDetector
-from ray_jobs.results.run_directory import seal, verify
+from ray_jobs.results.run_directory import verify, write_manifest
 from tests.pii_run import LAYER, Run, documents
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -114,7 +114,7 @@ def test_train_leaves_a_run_that_the_detector_opens(run, tmp_path, capsys):
 def test_train_does_not_write_into_the_run_of_another_job(run, tmp_path):
     write_documents(documents(0, 150), tmp_path / "own.jsonl")
     other = Store.open(str(tmp_path / "other"))
-    seal(other, {"sae": {}})
+    write_manifest(other, {"sae": {}})
     with pytest.raises(ConfigError, match="^output_dir: .* holds the run of another job"):
         train.main(train_flags(run, tmp_path / "own.jsonl", tmp_path / "other"))
     assert other.files() == ["manifest.json"]

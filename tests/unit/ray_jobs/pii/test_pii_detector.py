@@ -13,7 +13,7 @@ from ray_jobs.activations.host_model import HostModel
 from ray_jobs.pii.classifier import Classifier, Origin
 from ray_jobs.pii.detector import SAEPIIDetector, redacted
 from ray_jobs.pii.spans import PIISpan
-from ray_jobs.results.run_directory import seal
+from ray_jobs.results.run_directory import write_manifest
 from ray_jobs.sae.export import save_sae
 from ray_jobs.sae.model import TopKSAE
 from tests.hosts import save_tiny_llama
@@ -43,7 +43,7 @@ def test_a_finished_run_is_read_by_its_uri(run, tmp_path):
     uri = f"file://{tmp_path}/run"
     with pytest.raises(DataError, match="manifest.json: give the directory of a finished run"):
         SAEPIIDetector.from_run(uri)
-    seal(Store.open(uri), {})
+    write_manifest(Store.open(uri), {})
     text = "rain table Alice river"
     for raw in (False, True):
         (span,) = SAEPIIDetector.from_run(uri, raw=raw).detect(text)

@@ -6,7 +6,13 @@ import pytest
 
 from data.errors import CorruptFileError
 from data.storage import Store
-from ray_jobs.results.run_directory import MANIFEST, seal, unseal, verify, whole_run
+from ray_jobs.results.run_directory import (
+    MANIFEST,
+    drop_manifest,
+    is_complete,
+    verify,
+    write_manifest,
+)
 
 ABOUT = {"seed": 1, "sizes": (2, 3)}
 
@@ -18,39 +24,39 @@ def run(tmp_path: Path) -> Store:
     store.write_bytes("classifiers/raw/config.json", b"{}")
     store.write_bytes("checkpoints/a/b", b"not a result")
     store.write_bytes("cache/x", b"not a result")
-    seal(store, ABOUT)
+    write_manifest(store, ABOUT)
     return store
 
 
 def test_the_manifest_lists_the_results_alone(run: Store):
     assert set(run.read_json(MANIFEST)["files"]) == {"sae_final.pt", "classifiers/raw/config.json"}
     assert verify(run) == 2
-    assert whole_run(run, ABOUT)
+    assert is_complete(run, ABOUT)
 
 
 def test_another_run_or_none_is_not_whole(run: Store, tmp_path: Path):
-    assert not whole_run(run, {**ABOUT, "seed": 2})
-    assert not whole_run(Store.open(str(tmp_path / "empty")), ABOUT)
+    assert not is_complete(run, {**ABOUT, "seed": 2})
+    assert not is_complete(Store.open(str(tmp_path / "empty")), ABOUT)
 
 
 def test_what_a_run_found_out_on_the_way_is_no_other_run(run: Store):
-    seal(run, {**ABOUT, "trained_by": ["abc"]})
-    assert whole_run(run, ABOUT)
+    write_manifest(run, {**ABOUT, "trained_by": ["abc"]})
+    assert is_complete(run, ABOUT)
 
 
 def test_files_of_strangers_are_not_sealed(run: Store):
     for name in ("thesis.doc", "classifiers.txt", "classifiers/raw/deep/er", "sae_epoch_9.pt"):
         run.write_bytes(name, b"1")
-    seal(run, ABOUT, ["sae_final.pt", "sae_epoch_1.pt", "classifiers/"])
+    write_manifest(run, ABOUT, ["sae_final.pt", "sae_epoch_1.pt", "classifiers/"])
     assert set(run.read_json(MANIFEST)["files"]) == {
         *("sae_final.pt", "classifiers/raw/config.json", "classifiers/raw/deep/er")
     }
 
 
 def test_a_run_whose_results_change_is_not_whole(run: Store):
-    unseal(run)
-    unseal(run)
-    assert not whole_run(run, ABOUT) and run.exists("sae_final.pt")
+    drop_manifest(run)
+    drop_manifest(run)
+    assert not is_complete(run, ABOUT) and run.exists("sae_final.pt")
 
 
 @pytest.mark.parametrize("damage", ["altered", "missing"])
@@ -59,6 +65,6 @@ def test_damage_is_found(run: Store, damage: str):
         run.write_bytes("sae_final.pt", b"weighty")
     else:
         run.delete("sae_final.pt")
-    assert not whole_run(run, ABOUT)
+    assert not is_complete(run, ABOUT)
     with pytest.raises(CorruptFileError, match=r"sae_final\.pt"):
         verify(run)

@@ -8,7 +8,7 @@ import pytest
 
 from data.errors import ConfigError, StorageError
 from data.storage import Store
-from ray_jobs.runtime.cluster import places
+from ray_jobs.runtime.cluster import check_output_locations
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_a_place_is_written_seen_elsewhere_and_left_as_it_was(tmp_path: Path):
     output, storage = tmp_path / "run" / "results", tmp_path / "run"
-    with places(str(output), str(storage)) as probe:
+    with check_output_locations(str(output), str(storage)) as probe:
         assert len(list(output.iterdir())) == 1
         assert Store.open(str(storage)).files() == []  # never a result
         pickle.loads(pickle.dumps(probe)).check("10.0.0.2")
@@ -29,7 +29,7 @@ def test_a_place_is_written_seen_elsewhere_and_left_as_it_was(tmp_path: Path):
 
 
 def test_what_the_job_left_there_stays(tmp_path: Path):
-    with places(str(tmp_path / "run"), None):
+    with check_output_locations(str(tmp_path / "run"), None):
         Store.open(str(tmp_path / "run")).write_bytes("weights", b"1")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["weights"]
 
@@ -41,13 +41,13 @@ def test_one_place_that_cannot_be_written_is_refused_though_the_other_can(
     (tmp_path / "file").touch()
     paths = {"output": tmp_path / "a", "storage": tmp_path / "b"} | {place: tmp_path / "file/x"}
     refused = pytest.raises(StorageError, match="file/x.*a file stands where a directory must be")
-    with refused, places(str(paths["output"]), str(paths["storage"])):
+    with refused, check_output_locations(str(paths["output"]), str(paths["storage"])):
         pytest.fail("it went on")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_directory_that_another_node_does_not_share_is_one_line(tmp_path: Path):
-    with places(str(tmp_path / "run"), None) as probe:
+    with check_output_locations(str(tmp_path / "run"), None) as probe:
         (tmp_path / "run").rename(tmp_path / "elsewhere")  # what that node sees
         with pytest.raises(StorageError, match="not the same place on node 10.0.0.2") as caught:
             probe.check("10.0.0.2")
@@ -63,7 +63,7 @@ def test_a_submitted_job_writes_nothing_into_its_copy_of_the_working_directory(
 ):
     submitted.runtime_env = {"working_dir": "gcs://_ray_pkg_1.zip"}
     with pytest.raises(ConfigError, match=f"^{field}: .* lies in this job's copy") as caught:
-        places(output, storage).__enter__()
+        check_output_locations(output, storage).__enter__()
     assert "\n" not in str(caught.value)
 
 
@@ -71,5 +71,5 @@ def test_a_relative_place_is_good_where_nothing_was_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    with places("runs/latest", None) as probe:
+    with check_output_locations("runs/latest", None) as probe:
         probe.check("here")

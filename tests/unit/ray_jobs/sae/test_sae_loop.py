@@ -16,8 +16,8 @@ from data.errors import NonFiniteError
 from data.storage import Store
 from ray_jobs.activations.prepare import Prepared
 from ray_jobs.checkpoint import CheckpointStore
-from ray_jobs.results.run_directory import MANIFEST, seal, whole_run
-from ray_jobs.runtime.fit import JobOptions, Place
+from ray_jobs.results.run_directory import MANIFEST, is_complete, write_manifest
+from ray_jobs.runtime.fit import JobOptions, WorkerContext
 from ray_jobs.sae import model as build
 from ray_jobs.sae import train as sae_train
 from ray_jobs.sae.config import SAEConfig
@@ -40,8 +40,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return prepared(tmp_path_factory.mktemp("activations"))
 
 
-def place(report: Callable[[dict[str, Any]], None] = lambda _: None) -> Place:
-    return Place(0, 1, torch.device("cpu"), report)
+def place(report: Callable[[dict[str, Any]], None] = lambda _: None) -> WorkerContext:
+    return WorkerContext(0, 1, torch.device("cpu"), report)
 
 
 def task(folder: Path, data: Prepared, config: SAEConfig = SHORT, code: str = "a") -> SAETask:
@@ -168,7 +168,7 @@ def one_of_two(rank: int, meeting: str, its_task: SAETask, stop: int, folder: Pa
     """A rank of a group of two, which is broken off at a check; `stop` 0: not at all."""
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     with suppress(Stopped):
-        train_at(Place(rank, 2, torch.device("cpu"), stop_at(stop, folder)), its_task)
+        train_at(WorkerContext(rank, 2, torch.device("cpu"), stop_at(stop, folder)), its_task)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
@@ -222,7 +222,7 @@ def test_history_and_manifest_name_all_code_that_took_steps(tmp_path: Path, data
         output.write_bytes(name, b"1")
     about = {"code_sha256": "newer"}
     seal_training(output, SHORT, data, about, ["report.html"])
-    assert whole_run(output, about)
+    assert is_complete(output, about)
     manifest = output.read_json(MANIFEST)
     assert manifest["run"] == {"code_sha256": "newer", "trained_by": ["old", "new"]}
     names = {"sae_final.pt", "sae_epoch_1.pt", "training_history.json", "report.html"}
@@ -233,13 +233,13 @@ def test_the_manifest_of_an_earlier_run_does_not_stand_while_another_one_trains(
     tmp_path: Path, data: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = Store.open(str(tmp_path))
-    seal(output, {"seed": 1})
+    write_manifest(output, {"seed": 1})
 
     def broken_off(*_: Any) -> None:
         assert not output.exists(MANIFEST)
         raise Stopped
 
-    monkeypatch.setattr(sae_train, "board_lines", nullcontext)
+    monkeypatch.setattr(sae_train, "relay_lines", nullcontext)
     monkeypatch.setattr(sae_train, "fit", broken_off)
     with pytest.raises(Stopped):
         train_sae(SHORT, data, JobOptions(output_dir=str(tmp_path)))

@@ -12,7 +12,7 @@ from data.builders.waltz_world import KINDS, sample_requests
 from data.errors import ConfigError, DataError
 from data.storage import Store
 from ray_jobs.activations.host_files import locate
-from ray_jobs.results.run_directory import seal
+from ray_jobs.results.run_directory import write_manifest
 from ray_jobs.waltzrl.config import WaltzConfig
 from ray_jobs.waltzrl.evaluate import EvaluateOptions, evaluate, main
 from ray_jobs.waltzrl.evaluation.metrics import repair_line
@@ -42,7 +42,7 @@ def run(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         export_folder(store, f"comparison/{name}", base, noisy)
     config = WaltzConfig(model=str(base), max_answer_tokens=12, max_feedback_tokens=26)
     identity = {"waltzrl": dataclasses.asdict(config), "model": locate(str(base)).identity}
-    seal(store, identity)
+    write_manifest(store, identity)
     return made
 
 
