@@ -106,7 +106,7 @@ def test_a_job_that_was_interrupted_goes_on_when_given_again(tmp_path: Path) -> 
     os.killpg(first.process.pid, signal.SIGINT)
     assert first.end() == 130, (first.lines, stderr.read_text())
     said = stderr.read_text()
-    assert "interrupted: what was committed stays; run again to go on\n" in said
+    assert "interrupted: what was committed is kept; rerun to resume\n" in said
     assert "Traceback" not in said
     assert not (run / "manifest.json").exists()
 
