@@ -13,8 +13,8 @@ from autoscaler.simulator.cloud.clock import ScaledClock, VirtualClock
 from autoscaler.simulator.cloud.config import CloudConfig, Window
 from autoscaler.simulator.cloud.faults import (
     AccountInactive,
-    Ailment,
     FailNext,
+    InstanceFault,
     ListLag,
     Omit,
     Outage,
@@ -27,7 +27,7 @@ from autoscaler.simulator.transport import InProcessAdapter
 
 __all__ = [
     "AccountInactive",
-    "Ailment",
+    "InstanceFault",
     "CloudConfig",
     "FailNext",
     "InProcessAdapter",

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from autoscaler.simulator.cloud.clock import Clock, ScaledClock, VirtualClock
 from autoscaler.simulator.cloud.config import CloudConfig
-from autoscaler.simulator.cloud.faults import Ailment
+from autoscaler.simulator.cloud.faults import InstanceFault
 from autoscaler.simulator.machines import probe
 from autoscaler.simulator.machines.namespaces import Namespaces
 from autoscaler.simulator.machines.network import inherited_listener, restart_inside
@@ -58,7 +58,7 @@ def cloud_of_machines(
 
         def shut_down(instance_id: str) -> None:
             with contextlib.suppress(ValueError):  # ended and forgotten meanwhile
-                sim.add_fault(Ailment("shutdown", instance_id=instance_id))
+                sim.add_fault(InstanceFault("shutdown", instance_id=instance_id))
 
         machines.on_down = shut_down
         with sim:
@@ -66,6 +66,8 @@ def cloud_of_machines(
 
 
 DEFAULT_KEY = "sim"
+_RENAMED_FIELDS = {"ails_within_s": "fails_within_s"}
+"""Old names that `--set` still takes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -158,6 +160,7 @@ def _config(args: argparse.Namespace) -> CloudConfig:
     given: dict[str, Any] = {}
     for setting in args.set:
         name, _, text = setting.partition("=")
+        name = _RENAMED_FIELDS.get(name, name)
         if name not in known:
             raise ValueError(f"--set {setting}: the cloud's config has no field {name!r}")
         try:

@@ -41,7 +41,7 @@ class RayCluster:
         """Whether the machine is up, whatever the API shows."""
         instance = self._simulation.cloud.instances[instance_id]
         up = any(status == "active" for _, status in instance.history)
-        return up and instance.alive and "shutdown" not in instance.ailments
+        return up and instance.alive and "shutdown" not in instance.faults
 
     def begin_setup(self, instance_id: str, node_type: str) -> None:
         node = self.nodes.get(instance_id)

@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from autoscaler.simulator import (
-    Ailment,
     FailNext,
+    InstanceFault,
     ListLag,
     Omit,
     Outage,
@@ -73,14 +73,14 @@ def _to_a_worker(what: Any) -> Event:
         head_id = world.head.instance_id if world.head else None
         alive = [i.id for i in world.simulation.cloud.instances.values() if i.alive]
         if workers := [id_ for id_ in alive if id_ != head_id]:
-            world.simulation.add_fault(Ailment(what, workers[-1]))
+            world.simulation.add_fault(InstanceFault(what, workers[-1]))
 
     return happen
 
 
 def _to_the_head(world: World) -> None:
     if world.head and world.head.is_alive:
-        world.simulation.add_fault(Ailment("preempt", world.head.instance_id))
+        world.simulation.add_fault(InstanceFault("preempt", world.head.instance_id))
 
 
 def _die(when: str) -> Event:
@@ -165,7 +165,7 @@ _KINDS = [
         lambda what: _named(f"worker: {what}", _to_a_worker(what))
     ),
     st.sampled_from(["stuck_booting", "untagged"]).map(
-        lambda what: _named(f"next launch: {what}", _fault(Ailment(what)))
+        lambda what: _named(f"next launch: {what}", _fault(InstanceFault(what)))
     ),
     st.sampled_from(["before", "after"]).map(
         lambda when: _named(f"monitor dies {when} its next launch", _die(when))

@@ -188,7 +188,7 @@ class World:
     def is_up(self, instance_id: str) -> bool:
         """Whether ssh would answer there."""
         instance = self.simulation.cloud.instances[instance_id]
-        return instance.status == "active" and "shutdown" not in instance.ailments
+        return instance.status == "active" and "shutdown" not in instance.faults
 
     def ray_down(self) -> None:
         """As `ray down`: what is listed ends, until nothing is; then the end is verified."""

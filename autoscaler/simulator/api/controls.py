@@ -16,7 +16,7 @@ from typing import Any
 
 from autoscaler.simulator.api.api import Api, Reply, Request, json_reply
 from autoscaler.simulator.cloud.clock import VirtualClock
-from autoscaler.simulator.cloud.faults_in_force import fault_from_json
+from autoscaler.simulator.cloud.fault_registry import fault_from_json
 from autoscaler.simulator.cloud.instances import Instance, cost_cents, ledger
 
 # What must hold whatever happened: no leaks, no duplicates, no rush, no overspending.

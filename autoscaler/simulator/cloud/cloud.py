@@ -1,6 +1,6 @@
 """The simulated cloud: a state machine over an injected clock.
 
-Nothing happens between calls: `settle` brings every boot, illness and end that has come due
+Nothing happens between calls: `settle` brings every boot, fault and end that has come due
 into effect, in the order of their times. Every public method expects the caller to hold
 `lock`; `advance` of the server and the API do so.
 """
@@ -16,8 +16,8 @@ from autoscaler.simulator.cloud import errors
 from autoscaler.simulator.cloud.account import Account
 from autoscaler.simulator.cloud.clock import Clock
 from autoscaler.simulator.cloud.config import CloudConfig
-from autoscaler.simulator.cloud.faults import AT_LAUNCH, Ailment, Fault
-from autoscaler.simulator.cloud.faults_in_force import FaultBook
+from autoscaler.simulator.cloud.fault_registry import FaultRegistry
+from autoscaler.simulator.cloud.faults import AT_LAUNCH, Fault, InstanceFault
 from autoscaler.simulator.cloud.instances import Instance, LaunchSpec
 from autoscaler.simulator.cloud.launch import blueprint, check_names
 from autoscaler.simulator.cloud.offers import TYPES, Capacity
@@ -35,7 +35,7 @@ class Cloud:
         self.clock = clock
         self.lock = threading.RLock()
         self.account = Account(config)
-        self.faults = FaultBook()
+        self.faults = FaultRegistry()
         self.capacity = Capacity(config, clock.now())
         self.instances: dict[str, Instance] = {}
         """Every instance there ever was, oldest first."""
@@ -99,9 +99,9 @@ class Cloud:
             instance.metered_from = now
         self.burn_cents_per_hour += instance.type.price_cents_per_hour
         self.peak_burn_cents_per_hour = max(self.peak_burn_cents_per_hour, self.burn_cents_per_hour)
-        for ailment in self.faults.ailments(spec.instance_type, spec.region, now):
-            self._catch(instance, ailment, now)
-        self._draw_ailments(instance, rng, now + boot_s)
+        for fault in self.faults.instance_faults(spec.instance_type, spec.region, now):
+            self._inject(instance, fault, now)
+        self._draw_faults(instance, rng, now + boot_s)
         self._machines.start(blueprint(instance, self.account))
         self._plan(ip_at, lambda due: self._address(instance, due))
         self._plan(now + boot_s, lambda due: self._activate(instance, due))
@@ -115,18 +115,20 @@ class Cloud:
 
         self._plan(self.clock.now() + after_s, commit)
 
-    def _draw_ailments(self, instance: Instance, rng: random.Random, active_at: float) -> None:
+    def _draw_faults(self, instance: Instance, rng: random.Random, active_at: float) -> None:
         # All are drawn, whatever their chance: one chance must not move the others' draws.
         stuck, dead, unhealthy, preempted = (rng.random() for _ in range(4))
-        ill_at, gone_at = (active_at + rng.uniform(0, self.config.ails_within_s) for _ in range(2))
+        unhealthy_at, preempted_at = (
+            active_at + rng.uniform(0, self.config.fails_within_s) for _ in range(2)
+        )
         if stuck < self.config.stuck_booting_chance:
-            instance.ailments.add("stuck_booting")
+            instance.faults.add("stuck_booting")
         if dead < self.config.dead_cuda_chance:
-            instance.ailments.add("dead_cuda")
+            instance.faults.add("dead_cuda")
         if unhealthy < self.config.unhealthy_chance:
-            self._plan(ill_at, lambda due: self._fall_ill(instance, "unhealthy", due))
+            self._plan(unhealthy_at, lambda due: self._degrade(instance, "unhealthy", due))
         if preempted < self.config.preempted_chance:
-            self._plan(gone_at, lambda due: self._fall_ill(instance, "preempt", due))
+            self._plan(preempted_at, lambda due: self._degrade(instance, "preempt", due))
 
     # ---- life
 
@@ -137,7 +139,7 @@ class Cloud:
                 self._plan(at + 1, lambda due: self._address(instance, due))
 
     def _activate(self, instance: Instance, at: float) -> None:
-        if instance.status != "booting" or "stuck_booting" in instance.ailments:
+        if instance.status != "booting" or "stuck_booting" in instance.faults:
             return
         self._address(instance, at)
         # Asked again: one that restarts has its address already, but may not answer yet.
@@ -149,28 +151,28 @@ class Cloud:
             instance.metered_from = at
 
     def add_fault(self, fault: Fault) -> int:
-        """Puts a fault in force; an ailment of one instance is planned at once.
+        """Puts a fault in force; a fault of one instance is planned at once.
 
         ValueError for an instance that is not known.
         """
         now = self.clock.now()
-        if isinstance(fault, Ailment) and fault.instance_id is not None:
+        if isinstance(fault, InstanceFault) and fault.instance_id is not None:
             if fault.instance_id not in self._known:
                 raise ValueError(f"instance_id: {fault.instance_id[:64]} is not known")
-            self._catch(self._known[fault.instance_id], fault, now)
+            self._inject(self._known[fault.instance_id], fault, now)
         return self.faults.add(fault, now)
 
-    def _catch(self, instance: Instance, ailment: Ailment, at: float) -> None:
-        if ailment.what in AT_LAUNCH:
-            instance.ailments.add(ailment.what)
+    def _inject(self, instance: Instance, fault: InstanceFault, at: float) -> None:
+        what = fault.what
+        if what in AT_LAUNCH:
+            instance.faults.add(what)
         else:
-            what = ailment.what
-            self._plan(at + ailment.after_s, lambda due: self._fall_ill(instance, what, due))
+            self._plan(at + fault.after_s, lambda due: self._degrade(instance, what, due))
 
-    def _fall_ill(self, instance: Instance, what: str, at: float) -> None:
+    def _degrade(self, instance: Instance, what: str, at: float) -> None:
         if not instance.alive:
             return
-        instance.ailments.add(what)
+        instance.faults.add(what)
         if what == "unhealthy":
             instance.history.append((at, "unhealthy"))
         elif what == "shutdown":
@@ -233,7 +235,7 @@ class Cloud:
         for instance in found:
             self._machines.stop(instance.id)
             self._machines.start(blueprint(instance, self.account))
-            instance.ailments -= {"shutdown", "unhealthy"}
+            instance.faults -= {"shutdown", "unhealthy"}
             instance.history.append((now, "booting"))
             up_at = now + self.config.restart_s
             self._plan(up_at, lambda due, i=instance: self._activate(i, due))

@@ -60,12 +60,12 @@ class CloudConfig:
     stuck_booting_chance: float = 0.0
     """Chance that an instance never leaves `booting`."""
     unhealthy_chance: float = 0.0
-    """Chance that an instance becomes `unhealthy` within `ails_within_s` of being active."""
+    """Chance that an instance becomes `unhealthy` within `fails_within_s` of being active."""
     preempted_chance: float = 0.0
-    """Chance that an instance is taken away within `ails_within_s` of being active."""
+    """Chance that an instance is taken away within `fails_within_s` of being active."""
     dead_cuda_chance: float = 0.0
     """Chance that an instance becomes active with a CUDA that does not start."""
-    ails_within_s: float = 7200.0
+    fails_within_s: float = 7200.0
     """See the two chances above."""
 
     # Capacity

@@ -32,12 +32,12 @@ ENDPOINTS = (
 
 Break = Literal["reset", "timeout"]
 
-AilmentKind = Literal[
+InstanceFaultKind = Literal[
     "unhealthy", "preempt", "dead_cuda", "missing_gpu", "stuck_booting", "untagged", "shutdown"
 ]
-AILMENTS: tuple[AilmentKind, ...] = get_args(AilmentKind)
+INSTANCE_FAULTS: tuple[InstanceFaultKind, ...] = get_args(InstanceFaultKind)
 AT_LAUNCH: frozenset[str] = frozenset({"dead_cuda", "missing_gpu", "stuck_booting", "untagged"})
-"""Ailments that are with an instance from its first moment."""
+"""Faults that an instance has from its launch on."""
 
 
 def _check_failure(name: str, failure: int | str) -> None:
@@ -145,7 +145,7 @@ class Omit:
 
 
 @dataclass(frozen=True)
-class Ailment:
+class InstanceFault:
     """Something is wrong with an instance.
 
     With an `instance_id`: with that one, `after_s` from now. Without: with the next `n`
@@ -153,7 +153,7 @@ class Ailment:
     know no `after_s`.
     """
 
-    what: AilmentKind
+    what: InstanceFaultKind
     instance_id: str | None = None
     instance_type: str = "*"
     region: str = "*"
@@ -161,8 +161,8 @@ class Ailment:
     after_s: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.what not in AILMENTS:
-            raise ValueError(f"what: {self.what!r} is not one of {', '.join(AILMENTS)}")
+        if self.what not in INSTANCE_FAULTS:
+            raise ValueError(f"what: {self.what!r} is not one of {', '.join(INSTANCE_FAULTS)}")
         if self.n < 1:
             raise ValueError(f"n: {self.n} must be at least 1")
         if self.after_s < 0:
@@ -170,7 +170,7 @@ class Ailment:
 
     @property
     def kind(self) -> str:
-        """The ailment's name, which is its `kind` in JSON."""
+        """What is wrong, which is its `kind` in JSON."""
         return self.what
 
 
@@ -196,8 +196,8 @@ Fault = (
     | ListLag
     | StaleList
     | Omit
-    | Ailment
+    | InstanceFault
     | RevokeKey
     | AccountInactive
 )
-"""Anything that the fault book takes."""
+"""Anything that `FaultRegistry.add` takes."""

@@ -36,8 +36,8 @@ class LaunchSpec:
 class Instance:
     """A record that lives as long as the cloud, ended or not. Times are cloud seconds.
 
-    `history` holds each status with the time it began, oldest first. `ailments` are the
-    faults it carries (`dead_cuda`, `untagged`, ...). `metered_from` and `metered_until`
+    `history` holds each status with the time it began, oldest first. `faults` names
+    what is wrong with it (`dead_cuda`, `untagged`, ...). `metered_from` and `metered_until`
     bound what is billed.
     """
 
@@ -49,7 +49,7 @@ class Instance:
     history: list[tuple[float, str]]
     name: str | None
     terminating_s: float
-    ailments: set[str] = field(default_factory=set)
+    faults: set[str] = field(default_factory=set)
     address: Address | None = None
     metered_from: float | None = None
     metered_until: float | None = None
@@ -121,7 +121,7 @@ def instance_json(
         "actions": _actions(status),
         "tags": [{"key": k, "value": v} for k, v in spec.tags],
     }
-    if "untagged" in instance.ailments:
+    if "untagged" in instance.faults:
         body["tags"] = []
     if instance.name is not None:
         body["name"] = instance.name
@@ -187,7 +187,7 @@ def _row(i: Instance, now: float) -> dict[str, Any]:
         "status": i.status,
         "ip": i.address.ip if i.address else None,
         "alive": i.alive,
-        "ailments": sorted(i.ailments),
+        "ailments": sorted(i.faults),  # the name that clients of /sim/ledger read
         "launched_at": i.launched_at,
         "ended_at": i.ended_at,
         "metered_from": i.metered_from,

@@ -18,7 +18,7 @@ def mount_points(spec: LaunchSpec, account: Account) -> dict[str, str]:
 
 
 def blueprint(instance: Instance, account: Account) -> Blueprint:
-    """The machine of an instance, with the ailments that the instance has by now."""
+    """The machine of an instance, with the faults that the instance has by now."""
     spec, offer = instance.spec, instance.type
     key = account.ssh_keys.get(spec.ssh_key_name)
     points = mount_points(spec, account)
@@ -28,9 +28,9 @@ def blueprint(instance: Instance, account: Account) -> Blueprint:
         hostname=spec.hostname,
         vcpus=offer.vcpus,
         memory_gib=offer.memory_gib,
-        gpus=max(0, offer.gpus - ("missing_gpu" in instance.ailments)),
+        gpus=max(0, offer.gpus - ("missing_gpu" in instance.faults)),
         gpu_name=offer.gpu_description,
-        cuda_starts="dead_cuda" not in instance.ailments,
+        cuda_starts="dead_cuda" not in instance.faults,
         public_keys=() if key is None else (key.public_key,),
         mounts=tuple((point, fs_id) for fs_id, point in points.items()),
     )

@@ -6,7 +6,7 @@ from autoscaler.bootstrap.files import cluster_files
 from autoscaler.domain import Offering
 from autoscaler.events import utc
 from autoscaler.instances.placement import Reason
-from autoscaler.simulator import Ailment, Outage
+from autoscaler.simulator import InstanceFault, Outage
 from tests import provider_rig as rig
 from tests.provider_rig import make, told
 
@@ -98,7 +98,7 @@ def test_a_head_that_lambda_shows_booting_behind_its_ssh_stays_too(sim, laptop):
 
 
 def test_a_head_that_never_came_up_is_not_left_behind(sim, laptop):
-    sim.add_fault(Ailment("stuck_booting"))
+    sim.add_fault(InstanceFault("stuck_booting"))
     (node,) = make(laptop, name="head")
     sim.advance(900.0)
     laptop.set_node_tags(node, {"ray-node-status": "update-failed"})
@@ -106,13 +106,13 @@ def test_a_head_that_never_came_up_is_not_left_behind(sim, laptop):
 
 
 @pytest.mark.parametrize(
-    ("ailment", "within_s", "reason"),
+    ("fault", "within_s", "reason"),
     [("stuck_booting", 1260.0, "still booting 20 minutes"), ("untagged", 400.0, "tags")],
 )
-def test_workers_that_never_become_nodes_end(tmp_path, ailment, within_s, reason):
+def test_workers_that_never_become_nodes_end(tmp_path, fault, within_s, reason):
     sim = rig.account()
     made = rig.provider_on(rig.head_section(rig.CLUSTER), rig.session(sim, tmp_path / "lost"))
-    sim.add_fault(Ailment(ailment))
+    sim.add_fault(InstanceFault(fault))
     (node,) = make(made)
     head = rig.provider_on(rig.head_section(rig.CLUSTER), rig.session(sim, tmp_path / "head"))
     started_s = sim.clock.now()
@@ -142,7 +142,7 @@ def test_a_worker_that_has_run_may_restart(sim, head):
 
 def test_a_worker_that_falls_ill_before_it_is_a_node_ends(sim, head):
     (node,) = make(head)
-    sim.add_fault(Ailment("unhealthy", node, after_s=30.0))
+    sim.add_fault(InstanceFault("unhealthy", node, after_s=30.0))
     run_for(sim, head, 1260.0)
     assert not sim.cloud.instances[node].alive
     assert "still unhealthy 20 minutes" in str(told(head, "node-unfit")[0]["reason"])
@@ -160,7 +160,7 @@ def test_a_region_without_private_addresses_is_left(tmp_path):
 
 
 def test_the_laptop_judges_no_worker(sim, head, laptop):
-    sim.add_fault(Ailment("stuck_booting"))
+    sim.add_fault(InstanceFault("stuck_booting"))
     make(head)
     for _ in range(300):
         sim.advance(5.0)
@@ -170,10 +170,10 @@ def test_the_laptop_judges_no_worker(sim, head, laptop):
 
 def test_ray_down_sees_all_that_bills(sim, head, laptop):
     (unhealthy,) = make(head)
-    sim.add_fault(Ailment("untagged"))
+    sim.add_fault(InstanceFault("untagged"))
     (untagged,) = make(head)
     sim.advance(400.0)
-    sim.add_fault(Ailment("unhealthy", unhealthy))
+    sim.add_fault(InstanceFault("unhealthy", unhealthy))
     sim.advance(1.0)
     assert set(laptop.nodes_for_teardown(WORKER)) == {unhealthy, untagged}
 

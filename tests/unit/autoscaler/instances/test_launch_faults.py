@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from autoscaler.errors import AutoscalerError
 from autoscaler.money.budget import Caps
 from autoscaler.simulator import (
-    Ailment,
     FailNext,
+    InstanceFault,
     ListLag,
     Omit,
     Outage,
@@ -47,7 +47,7 @@ faults = st.one_of(
     st.builds(ListLag, st.sampled_from([5.0, 30.0])),
     st.builds(Omit, st.just("*"), st.integers(1, 3)),
     st.builds(StaleList, st.just(20.0)),
-    st.builds(lambda: Ailment("untagged")),
+    st.builds(lambda: InstanceFault("untagged")),
     st.builds(
         lambda name, advertised: Stockout(name, to_s=120.0, advertised=advertised),
         st.sampled_from([*TYPES, "*"]),

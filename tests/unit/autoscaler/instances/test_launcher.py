@@ -185,9 +185,9 @@ def test_a_late_arrival_whose_end_fails_is_ended_the_next_time(sim, host):
 
 
 def test_an_arrival_without_tags_is_known_by_its_name(sim, host):
-    from autoscaler.simulator import Ailment
+    from autoscaler.simulator import InstanceFault
 
-    sim.add_fault(Ailment("untagged"))
+    sim.add_fault(InstanceFault("untagged"))
     sim.add_fault(FailNext(failure=504, committed=True, commit_after_s=150.0))
     with pytest.raises(AmbiguousLaunchError):
         launch(host)

@@ -5,7 +5,15 @@ from autoscaler.instances.journal import Intent, Outcome
 from autoscaler.instances.launcher import IN_FLIGHT_S, SETTLE_S
 from autoscaler.instances.teardown import LOOK_EVERY_S, QUIET_S
 from autoscaler.money.budget import Allow
-from autoscaler.simulator import Ailment, FailNext, ListLag, Omit, Outage, RevokeKey, StaleList
+from autoscaler.simulator import (
+    FailNext,
+    InstanceFault,
+    ListLag,
+    Omit,
+    Outage,
+    RevokeKey,
+    StaleList,
+)
 from tests.unit.autoscaler.lambda_rig import Host, simulation, worker_spec
 
 
@@ -124,11 +132,11 @@ def test_lists_that_leave_machines_out_end_nothing_early(sim, host, tmp_path):
 def test_ailing_machines_end_too(sim, host, tmp_path, what):
     at_launch = what in ("stuck_booting", "untagged")
     if at_launch:
-        sim.add_fault(Ailment(what))
+        sim.add_fault(InstanceFault(what))
     launched = Host(sim, tmp_path / "head").acquire()
     sim.advance(600.0)
     if not at_launch:
-        sim.add_fault(Ailment(what, launched.instance_id))
+        sim.add_fault(InstanceFault(what, launched.instance_id))
         sim.advance(1.0)
     host.end.terminate_all("demo")
     assert alive(sim) == 0

@@ -9,7 +9,7 @@ from click import ClickException
 from autoscaler.commands import end_cluster
 from autoscaler.errors import ProtocolError
 from autoscaler.money.budget import spent_cents
-from autoscaler.simulator import Ailment
+from autoscaler.simulator import InstanceFault
 from tests import provider_rig as rig
 from tests.provider_rig import make
 
@@ -88,7 +88,7 @@ def test_a_lost_head_counts_for_what_it_may_have_spent_and_no_machine_twice(sim,
     first, second = make(head, 2)
     run.live(head, 1200.0)
     head.terminate_node(first)
-    sim.add_fault(Ailment("preempt", run.head_id))
+    sim.add_fault(InstanceFault("preempt", run.head_id))
     sim.advance(600.0)
     head = run.up()
     head.non_terminated_nodes({})

@@ -7,7 +7,15 @@ import pytest
 from autoscaler.errors import AuthError, UnavailableError
 from autoscaler.instances.launcher import SETTLE_S
 from autoscaler.nodes.listing import FRESH_S, LOOKS, OUTAGE_S, TOMBSTONE_S
-from autoscaler.simulator import Ailment, FailNext, ListLag, Omit, Outage, RevokeKey, StaleList
+from autoscaler.simulator import (
+    FailNext,
+    InstanceFault,
+    ListLag,
+    Omit,
+    Outage,
+    RevokeKey,
+    StaleList,
+)
 from tests import provider_rig as rig
 
 
@@ -108,7 +116,7 @@ def test_a_node_that_is_gone_is_noticed(tmp_path, listed_s):
     (node,) = make(provider)
     sim.advance(400.0)
     assert seen(provider) == {node}
-    sim.add_fault(Ailment("preempt", node))
+    sim.add_fault(InstanceFault("preempt", node))
     for _ in range(3):
         sim.advance(5.0)
         left = seen(provider)
@@ -233,7 +241,7 @@ def test_late_arrivals_of_given_up_launches_are_never_shown(sim, provider):
 
 
 def test_a_node_whose_tags_lambda_lost_is_known_to_who_launched_it(sim, provider):
-    sim.add_fault(Ailment("untagged"))
+    sim.add_fault(InstanceFault("untagged"))
     (node,) = make(provider)
     sim.advance(400.0)
     assert seen(provider) == {node}
@@ -243,7 +251,7 @@ def test_a_node_whose_tags_lambda_lost_is_known_to_who_launched_it(sim, provider
 def test_a_node_without_tags_is_quarantined_elsewhere_and_ends_with_the_cluster(
     sim, provider, tmp_path
 ):
-    sim.add_fault(Ailment("untagged"))
+    sim.add_fault(InstanceFault("untagged"))
     (node,) = make(provider)
     sim.advance(400.0)
     laptop = rig.provider_on(rig.laptop_section(rig.CLUSTER), rig.session(sim, tmp_path / "laptop"))

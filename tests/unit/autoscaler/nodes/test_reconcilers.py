@@ -5,7 +5,7 @@ import logging
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from autoscaler.simulator import Ailment
+from autoscaler.simulator import InstanceFault
 from tests import provider_rig as rig
 from tests.reconciling.schedules import BOOTS, Schedule, check, live_through, schedules
 from tests.reconciling.v1 import V1Monitor
@@ -51,7 +51,7 @@ def test_a_total_cap_holds_over_several_heads():
             world.run_for(1800.0)
             if lost:
                 for instance in simulation.cloud.instances.values():
-                    simulation.add_fault(Ailment("preempt", instance.id))
+                    simulation.add_fault(InstanceFault("preempt", instance.id))
             world.run_for(60.0 if lost else 5400.0)
         assert len(world.all_heads) == 2 and world.report()["alive"] == 0
         world.ray_down()

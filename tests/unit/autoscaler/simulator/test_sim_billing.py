@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from autoscaler.simulator import Ailment
+from autoscaler.simulator import InstanceFault
 from autoscaler.simulator.cloud.instances import billed_minutes, ledger
 
 Make = Callable[..., Any]
@@ -63,8 +63,8 @@ def test_shutdown_goes_on_billing_and_preemption_does_not(cloud_client: Make) ->
     c = cloud_client(boot_s=BOOT)
     shut, taken = c.launch(), c.launch()
     c.sim.advance(100)
-    c.sim.add_fault(Ailment("shutdown", instance_id=shut))
-    c.sim.add_fault(Ailment("preempt", instance_id=taken))
+    c.sim.add_fault(InstanceFault("shutdown", instance_id=shut))
+    c.sim.add_fault(InstanceFault("preempt", instance_id=taken))
     c.sim.advance(600)
     minutes = {i.id: billed_minutes(i, c.sim.clock.now()) for i in c.sim.cloud.instances.values()}
     assert minutes == {shut: 10, taken: 1}
@@ -74,7 +74,7 @@ def test_an_unhealthy_instance_bills(cloud_client: Make) -> None:
     c = cloud_client(boot_s=BOOT)
     i = c.launch()
     c.sim.advance(100)
-    c.sim.add_fault(Ailment("unhealthy", instance_id=i))
+    c.sim.add_fault(InstanceFault("unhealthy", instance_id=i))
     c.sim.advance(120)
     assert cents(c) == 2 * 129 / 60
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from autoscaler.simulator import Ailment, CloudConfig, Simulation, VirtualClock
+from autoscaler.simulator import CloudConfig, InstanceFault, Simulation, VirtualClock
 from autoscaler.simulator.cloud.instances import LaunchSpec, ledger
 
 Make = Callable[..., Any]
@@ -59,7 +59,7 @@ def test_a_chance_does_not_move_the_other_draws() -> None:
 def test_what_comes_due_happens_in_its_order_however_time_moves() -> None:
     books = []
     for step in (1, 7, 4000):
-        sim = Simulation(CloudConfig(seed=9, unhealthy_chance=0.5, ails_within_s=2000))
+        sim = Simulation(CloudConfig(seed=9, unhealthy_chance=0.5, fails_within_s=2000))
         for _ in range(30):
             sim.cloud.commit(LaunchSpec("gpu_1x_a10", "us-west-1", "k"))
         end = sim.clock.now() + 4000
@@ -74,7 +74,7 @@ def test_thousands_of_instances_live_and_end(cloud_client: Make) -> None:
     c = cloud_client(checked=False, boot_s=boot_s)
     spec = LaunchSpec("gpu_1x_a10", "us-west-1", "k")
     ids = [c.sim.cloud.commit(spec).id for _ in range(4000)]
-    c.sim.add_fault(Ailment("preempt", instance_id=ids[0], after_s=50))
+    c.sim.add_fault(InstanceFault("preempt", instance_id=ids[0], after_s=50))
     c.sim.advance(160)
     assert c.sim.invariants.report()["alive"] == len(c.listed()) == 3999
     for at in range(1, 4000, 500):

@@ -8,15 +8,15 @@ import requests
 
 from autoscaler.simulator import (
     AccountInactive,
-    Ailment,
     FailNext,
+    InstanceFault,
     ListLag,
     Omit,
     Outage,
     RevokeKey,
     StaleList,
 )
-from autoscaler.simulator.cloud.faults_in_force import fault_from_json
+from autoscaler.simulator.cloud.fault_registry import fault_from_json
 
 Make = Callable[..., Any]
 
@@ -173,18 +173,18 @@ def test_pages_stay_right_while_the_list_changes(cloud_client: Make) -> None:
     assert page("bm9uc2Vuc2U=")["error"]["code"] == "global/invalid-parameters"
 
 
-def test_ailments_meet_the_next_launch_that_matches(cloud_client: Make) -> None:
+def test_instance_faults_meet_the_next_launch_that_matches(cloud_client: Make) -> None:
     c = cloud_client(boot_s=BOOT)
-    c.sim.add_fault(Ailment("dead_cuda", instance_type="gpu_*h100*"))
-    c.sim.add_fault(Ailment("stuck_booting", region="us-east-1"))
+    c.sim.add_fault(InstanceFault("dead_cuda", instance_type="gpu_*h100*"))
+    c.sim.add_fault(InstanceFault("stuck_booting", region="us-east-1"))
     spared = c.launch()
     dead = c.launch(instance_type_name="gpu_8x_h100_sxm5")
     stuck = c.launch(region_name="us-east-1")
     healthy = c.launch(instance_type_name="gpu_8x_h100_sxm5")
     c.sim.advance(10_000)
     everyone = c.sim.cloud.instances
-    assert everyone[dead].ailments == {"dead_cuda"}
-    assert everyone[healthy].ailments == everyone[spared].ailments == set()
+    assert everyone[dead].faults == {"dead_cuda"}
+    assert everyone[healthy].faults == everyone[spared].faults == set()
     assert c.listed() == {
         spared: "active",
         dead: "active",
@@ -193,12 +193,12 @@ def test_ailments_meet_the_next_launch_that_matches(cloud_client: Make) -> None:
     }
 
 
-def test_an_instance_falls_ill_or_is_taken_away(cloud_client: Make) -> None:
+def test_an_instance_becomes_unhealthy_or_is_preempted(cloud_client: Make) -> None:
     c = cloud_client(boot_s=BOOT, preempted_listed_s=30)
     a, b = c.launch(), c.launch()
     c.sim.advance(100)
-    c.sim.add_fault(Ailment("unhealthy", instance_id=a, after_s=10))
-    c.sim.add_fault(Ailment("preempt", instance_id=b, after_s=20))
+    c.sim.add_fault(InstanceFault("unhealthy", instance_id=a, after_s=10))
+    c.sim.add_fault(InstanceFault("preempt", instance_id=b, after_s=20))
     c.sim.advance(10)
     assert c.listed() == {a: "unhealthy", b: "active"}
     c.sim.advance(10)
@@ -212,8 +212,8 @@ def test_an_instance_falls_ill_or_is_taken_away(cloud_client: Make) -> None:
 def test_what_is_due_at_once_happens_in_the_order_it_was_planned(cloud_client: Make) -> None:
     c = cloud_client(boot_s=BOOT)
     i = c.launch()
-    c.sim.add_fault(Ailment("unhealthy", instance_id=i, after_s=200))
-    c.sim.add_fault(Ailment("preempt", instance_id=i, after_s=200))
+    c.sim.add_fault(InstanceFault("unhealthy", instance_id=i, after_s=200))
+    c.sim.add_fault(InstanceFault("preempt", instance_id=i, after_s=200))
     c.sim.advance(200)
     statuses = [status for _, status in c.sim.cloud.instances[i].history]
     assert statuses == ["booting", "active", "unhealthy", "preempted"]
@@ -221,7 +221,7 @@ def test_what_is_due_at_once_happens_in_the_order_it_was_planned(cloud_client: M
 
 def test_an_instance_may_lose_its_tags(cloud_client: Make) -> None:
     c = cloud_client()
-    c.sim.add_fault(Ailment("untagged"))
+    c.sim.add_fault(InstanceFault("untagged"))
     i = c.launch(tags=[{"key": "ray-node-type", "value": "head"}])
     assert c.get(i)["tags"] == []
     assert c.sim.cloud.instances[i].tags == {"ray-node-type": "head"}
@@ -269,5 +269,5 @@ def test_faults_read_from_json() -> None:
     body = {"kind": "fail_next", "endpoint": "launch", "failure": "reset", "committed": True}
     assert fault_from_json(body) == FailNext("launch", "reset", committed=True)
     assert fault_from_json({"kind": "outage", "to_s": None}) == Outage()
-    assert fault_from_json({"kind": "preempt", "n": 3}) == Ailment("preempt", n=3)
+    assert fault_from_json({"kind": "preempt", "n": 3}) == InstanceFault("preempt", n=3)
     assert fault_from_json({"kind": "list_lag", "list_lag_s": 5}) == ListLag(5)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from autoscaler.simulator import Ailment, CloudConfig, Simulation
+from autoscaler.simulator import CloudConfig, InstanceFault, Simulation
 from autoscaler.simulator.cloud.instances import LaunchSpec
 
 Make = Callable[..., Any]
@@ -180,20 +180,20 @@ def test_chances_make_their_share_of_ill_instances() -> None:
         sim.cloud.commit(LaunchSpec("gpu_1x_a10", "us-west-1", "k"))
     sim.advance(10_000)
     everyone = sim.cloud.instances.values()
-    for ailment in ("stuck_booting", "dead_cuda", "unhealthy", "preempt"):
-        share = sum(ailment in i.ailments for i in everyone) / 1000
-        # Preempted machines do not fall ill afterwards: up to an eighth fewer.
-        assert 0.18 < share < 0.30, ailment
+    for fault in ("stuck_booting", "dead_cuda", "unhealthy", "preempt"):
+        share = sum(fault in i.faults for i in everyone) / 1000
+        # Preempted machines do not become unhealthy afterwards: up to an eighth fewer.
+        assert 0.18 < share < 0.30, fault
 
 
 def test_a_shut_down_instance_stays_and_can_be_restarted(cloud_client: Make) -> None:
     c = cloud_client()
     i = c.launch()
     c.sim.advance(400)
-    c.sim.add_fault(Ailment("shutdown", instance_id=i))
+    c.sim.add_fault(InstanceFault("shutdown", instance_id=i))
     c.sim.advance(10)
     assert c.listed() == {i: "unhealthy"}
     c.data("POST", "/instance-operations/restart", {"instance_ids": [i]})
     c.sim.advance(60)
     assert c.get(i)["status"] == "active"
-    assert c.sim.cloud.instances[i].ailments == set()
+    assert c.sim.cloud.instances[i].faults == set()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autoscaler.simulator import Ailment, CloudConfig, Simulation
+from autoscaler.simulator import CloudConfig, InstanceFault, Simulation
 from autoscaler.simulator.cloud.instances import LaunchSpec
 from autoscaler.simulator.machines import image
 from autoscaler.simulator.machines.machines import Address, Blueprint
@@ -32,14 +32,14 @@ class Slow:
         return Address("192.0.2.7", "192.0.2.7") if instance_id in self.up else None
 
 
-def test_a_blueprint_holds_what_the_launch_asked_for_and_what_ails_it() -> None:
+def test_a_blueprint_holds_what_the_launch_asked_for_and_its_faults() -> None:
     machines = Slow()
     sim = Simulation(CloudConfig(), machines=machines)
     account = sim.cloud.account
     account.add_ssh_key("mine", "ssh-ed25519 AAAA me")
     fs = account.create_file_system("corpus", "us-east-1", 0.0)
-    sim.add_fault(Ailment("dead_cuda"))
-    sim.add_fault(Ailment("missing_gpu"))
+    sim.add_fault(InstanceFault("dead_cuda"))
+    sim.add_fault(InstanceFault("missing_gpu"))
     spec = LaunchSpec(
         "gpu_8x_h100_sxm5", "us-east-1", "mine", hostname="trainer", file_system_names=("corpus",)
     )

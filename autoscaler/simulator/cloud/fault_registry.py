@@ -6,11 +6,11 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeVar, get_args
 
 from autoscaler.simulator.cloud.faults import (
-    AILMENTS,
+    INSTANCE_FAULTS,
     AccountInactive,
-    Ailment,
     FailNext,
     Fault,
+    InstanceFault,
     ListLag,
     Omit,
     Outage,
@@ -21,8 +21,8 @@ from autoscaler.simulator.cloud.faults import (
 
 F = TypeVar("F")
 
-_KINDS: dict[str, type] = {t.kind: t for t in get_args(Fault) if t is not Ailment}
-_KINDS.update(dict.fromkeys(AILMENTS, Ailment))
+_KINDS: dict[str, type] = {t.kind: t for t in get_args(Fault) if t is not InstanceFault}
+_KINDS.update(dict.fromkeys(INSTANCE_FAULTS, InstanceFault))
 
 
 def fault_from_json(body: Any) -> Fault:
@@ -31,7 +31,7 @@ def fault_from_json(body: Any) -> Fault:
         raise ValueError(f"kind: not one of {', '.join(sorted(_KINDS))}")
     kind = body["kind"]
     given = {k: v for k, v in body.items() if k != "kind"}
-    if _KINDS[kind] is Ailment:
+    if _KINDS[kind] is InstanceFault:
         given["what"] = kind
     if given.get("to_s", 0) is None:
         given["to_s"] = math.inf
@@ -72,7 +72,7 @@ class _Entry:
         return True
 
 
-class FaultBook:
+class FaultRegistry:
     """Faults by number, in the order they were added. The first that fits is used.
 
     Not locked: the cloud that owns it is.
@@ -148,16 +148,16 @@ class FaultBook:
             _count_off(entry)
         return tuple(f.instance_id for _, f in found)
 
-    def ailments(self, instance_type: str, region: str, at: float) -> list[Ailment]:
-        """The ailments that a launch catches, counted off."""
-        caught = []
-        for entry, a in self._in_force(Ailment, at):
-            if a.instance_id is not None:
+    def instance_faults(self, instance_type: str, region: str, at: float) -> list[InstanceFault]:
+        """The faults that a launch gets, counted off."""
+        found = []
+        for entry, f in self._in_force(InstanceFault, at):
+            if f.instance_id is not None:
                 continue
-            if fnmatchcase(instance_type, a.instance_type) and fnmatchcase(region, a.region):
+            if fnmatchcase(instance_type, f.instance_type) and fnmatchcase(region, f.region):
                 _count_off(entry)
-                caught.append(a)
-        return caught
+                found.append(f)
+        return found
 
     def revoked(self, key: str, at: float) -> bool:
         """Whether a key is revoked."""
