@@ -26,7 +26,7 @@ def code_identity() -> dict[str, str]:
     """Version of this package and a digest of its sources, wherever they were uploaded to."""
     digest = hashlib.sha256()
     root = Path(ray_jobs.__file__).parent
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted([*root.rglob("*.py"), *root.rglob("*.html")]):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     return {"raylambda": _version(), "code_sha256": digest.hexdigest()}
 

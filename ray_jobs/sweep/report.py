@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from matplotlib import colormaps
@@ -10,7 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from ray_jobs.results.figures import STYLE, svg
-from ray_jobs.results.report import page, table
+from ray_jobs.results.page import Section, Table, render_page
 from ray_jobs.runtime.progress import clock_time
 from ray_jobs.sweep.cost import dollars
 from ray_jobs.sweep.ledger import FAILED, PLATEAU, STOPPED, Ledger, TrialRecord
@@ -114,7 +113,7 @@ def _scale(axes: Axes, place: int, ticks: Sequence[tuple[float, Any]]) -> None:
         )
 
 
-def render_page(
+def render_sweep(
     plan: Plan,
     ledger: Ledger,
     best: TrialRecord,
@@ -139,25 +138,24 @@ def render_page(
         "Cost of the nodes": dollars(spent_cents),
         "Prices": price_source,
     }
+    curves = learning_curves(ledger.trials, metric, best, rungs(plan.config))
     sections = [
-        f"<h1>Sweep of {escape(plan.job.name)}</h1><p class='said'>{escape(verdict)}</p>",
-        table([], facts.items()),
-        "<h2>Learning curves</h2>",
-        learning_curves(ledger.trials, metric, best, rungs(plan.config)),
-        "<h2>What was tried</h2>",
-        parallel_coordinates(ledger.trials, metric, plan.space, plan.rising),
-        "<p class='note'>The darker the line, the better the trial; a stopped one counts with "
-        "its last check.</p>",
-        "<h2>Trials</h2>",
-        table(
-            ["trial", "config", "ended", "rungs", metric, "steps", "worker time", "cost"],
-            [_row(plan, trial) for trial in _ranked(plan, ledger)],
+        Section("Learning curves", [curves]),
+        Section(
+            "What was tried",
+            [parallel_coordinates(ledger.trials, metric, plan.space, plan.rising)],
+            note="The darker the line, the better the trial; a stopped one counts with its last "
+            "check.",
         ),
-        "<p class='note'>The worker time saved is estimated from each trial's own pace. A "
-        "trial's cost is its share of a node; the nodes' cost has the time in which they idled "
-        "or made the data ready too.</p>",
+        Section("Trials", table=_trials(plan, ledger), note=_ON_COSTS),
     ]
-    return page(f"Sweep of {plan.job.name}", sections)
+    return render_page(f"Sweep of {plan.job.name}", [verdict], facts, sections)
+
+
+_ON_COSTS = (
+    "The worker time saved is estimated from each trial's own pace. A trial's cost is its share "
+    "of a node; the nodes' cost has the time in which they idled or made the data ready too."
+)
 
 
 def _counts(ledger: Ledger) -> str:
@@ -184,6 +182,11 @@ def _ranked(plan: Plan, ledger: Ledger) -> list[TrialRecord]:
         return (-trial.check, sign * value if value is not None else 0.0, trial.number)
 
     return sorted(ledger.trials, key=key)
+
+
+def _trials(plan: Plan, ledger: Ledger) -> Table:
+    header = ["trial", "config", "ended", "rungs", plan.config.metric, "steps", "worker time"]
+    return Table([*header, "cost"], [_row(plan, trial) for trial in _ranked(plan, ledger)])
 
 
 def _row(plan: Plan, trial: TrialRecord) -> list[str]:

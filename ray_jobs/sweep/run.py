@@ -22,7 +22,7 @@ from ray_jobs.runtime.progress import relay_lines
 from ray_jobs.sweep.cost import NodeMeter, Prices, known_prices
 from ray_jobs.sweep.ledger import Book, Ledger, TrialRecord, open_ledger
 from ray_jobs.sweep.plan import FinishTrial, Plan, RunTrial
-from ray_jobs.sweep.report import render_page
+from ray_jobs.sweep.report import render_sweep
 from ray_jobs.sweep.results import PAGE, Folders, leave_best, states, summary
 from ray_jobs.sweep.roster import Ending, Pace, Roster
 from ray_jobs.sweep.scheduler import RungScheduler, make_scheduler
@@ -161,7 +161,7 @@ class _Sweep:
         trials = self.trials
         best = leave_best(plan, ledger, folders, self.output, trials.finish, trials.identity)
         meter.look()
-        page = render_page(plan, ledger, best, meter.cost_cents, self.prices.source)
+        page = render_sweep(plan, ledger, best, meter.cost_cents, self.prices.source)
         self.output.write_bytes(PAGE, page.encode())
         book.save()
         counts = ", ".join(f"{count} {state}" for state, count in states(ledger).items())

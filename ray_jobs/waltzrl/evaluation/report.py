@@ -1,7 +1,6 @@
 """`report.html` of a WaltzRL run: one page a person looks at first."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from matplotlib import pyplot as plt
@@ -10,7 +9,8 @@ from matplotlib.axes import Axes
 from data.storage import Store
 from ray_jobs.results import figures
 from ray_jobs.results.history import HISTORY, STAGE_1_HISTORY
-from ray_jobs.results.report import STYLE, shown, table
+from ray_jobs.results.page import Section, Table, render_page
+from ray_jobs.results.report import shown
 from ray_jobs.waltzrl.config import WORLD, WaltzConfig
 from ray_jobs.waltzrl.datasets.splits import PromptSets
 from ray_jobs.waltzrl.evaluation.metrics import repair_line
@@ -72,24 +72,17 @@ def render(
         histories: `training_history.json`.
         note: what the figures do not say; below the table.
     """
-    title = "WaltzRL: two agents trained together"
-    columns = [TITLES[name] for name in rows]
-    sections = [
-        f"<h1>{title}</h1>",
-        *(f"<p class='said'>{escape(each)}</p>" for each in _said(rows)),
-        table([], facts.items()),
-        *(["<h2>Held-out prompts</h2>", table(["", *columns], scores(rows))] if rows else []),
-        f"<p class='note'>{escape(note)} In brackets: 95 %, bootstrap over dialogues.</p>",
-        *(
-            f"<h2>{escape(name.replace('_', ' ').capitalize())}</h2>{curves(history)}"
-            for name, history in histories.items()
-        ),
+    held_out = Section("Held-out prompts" if rows else "", table=_scores(rows), note=_small(note))
+    trainings = [
+        Section(name.replace("_", " ").capitalize(), [curves(history)])
+        for name, history in histories.items()
     ]
-    return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f"<title>{title}</title><style>{STYLE}</style></head>"
-        f"<body>{''.join(sections)}</body></html>\n"
-    )
+    title = "WaltzRL: two agents trained together"
+    return render_page(title, _said(rows), facts, [held_out, *trainings])
+
+
+def _small(note: str) -> str:
+    return f"{note} In brackets: 95 %, bootstrap over dialogues."
 
 
 def _said(rows: Mapping[str, Any]) -> list[str]:
@@ -105,13 +98,17 @@ def _said(rows: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def scores(rows: Mapping[str, Any]) -> list[list[str]]:
-    """The table's lines: every rate that one of the rows has."""
-    return [
-        [word, *(shown(row[rate]) for row in rows.values())]
+def _scores(rows: Mapping[str, Any]) -> Table | None:
+    """Every rate that one of the rows has; None where there is no row."""
+    if not rows:
+        return None
+    measured = {
+        word: [row[rate] for row in rows.values()]
         for rate, word in RATES.items()
         if any(row[rate]["value"] is not None for row in rows.values())
-    ]
+    }
+    lines = [[word, *map(shown, intervals)] for word, intervals in measured.items()]
+    return Table(["", *(TITLES[name] for name in rows)], lines)
 
 
 def curves(history: Mapping[str, Any]) -> str:
@@ -173,16 +170,6 @@ def said(rows: Rows) -> list[str]:
 
 def render_evaluation(facts: Mapping[str, str], rows: Rows, note: str) -> str:
     """The page; `facts` as a table above the rates, `note` below them."""
-    title = "WaltzRL: evaluation"
-    body = [
-        f"<h1>{title}</h1>",
-        *(f"<p class='said'>{escape(each)}.</p>" for each in said(rows)),
-        table([], facts.items()),
-        table(["", *(TITLES[name] for name in rows)], scores(rows)),
-        f"<p class='note'>{escape(note)} In brackets: 95 %, bootstrap over dialogues.</p>",
-    ]
-    return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f"<title>{title}</title><style>{STYLE}</style></head>"
-        f"<body>{''.join(body)}</body></html>\n"
-    )
+    sentences = [f"{each}." for each in said(rows)]
+    section = Section(table=_scores(rows), note=_small(note))
+    return render_page("WaltzRL: evaluation", sentences, facts, [section])

@@ -10,7 +10,7 @@ from ray_jobs.sae.sweep import job_spec
 from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.ledger import FAILED, FINISHED, RUNNING, STOPPED, Ledger, TrialRecord
 from ray_jobs.sweep.plan import make_plan
-from ray_jobs.sweep.report import render_page
+from ray_jobs.sweep.report import render_sweep
 from ray_jobs.sweep.table import live_table, seconds_left
 
 CONFIG = SweepConfig(
@@ -86,7 +86,7 @@ def test_time_left_is_unknown_before_a_trial_has_ended(plan, ledger):
 
 
 def test_the_page_is_whole_and_says_what_was_stopped(plan, ledger):
-    page = render_page(plan, ledger, ledger.trials[0], 1234.0, "3600 cents a node and hour")
+    page = render_sweep(plan, ledger, ledger.trials[0], 1234.0, "3600 cents a node and hour")
     assert "Trial 1 is the best: fvu 0.2000" in page
     assert "57% of the steps" in page
     assert "failed: the loss is not finite &lt;at&gt; step 3" in page
@@ -101,14 +101,14 @@ def test_the_page_is_whole_and_says_what_was_stopped(plan, ledger):
 
 
 def test_the_same_sweep_gives_the_same_page(plan, ledger):
-    pages = {render_page(plan, ledger, ledger.trials[0], None, "unknown") for _ in range(2)}
+    pages = {render_sweep(plan, ledger, ledger.trials[0], None, "unknown") for _ in range(2)}
     assert len(pages) == 1
 
 
 def test_the_page_claims_a_plateau_rule_only_where_there_is_one(plan, ledger):
     def stopping(rule: bool) -> bool:
         job = replace(plan.job, has_plateau_rule=rule)
-        page = render_page(replace(plan, job=job), ledger, ledger.trials[0], None, "unknown")
+        page = render_sweep(replace(plan, job=job), ledger, ledger.trials[0], None, "unknown")
         return "plateau rule" in page
 
     assert stopping(True) and not stopping(False)
