@@ -1,4 +1,4 @@
-"""A Lambda Cloud of one's own: Lambda's HTTP API over simulated instances and a bill.
+"""A simulator of Lambda Cloud: its HTTP API over simulated instances, time, faults and a bill.
 
     with SimulatedCloud(CloudConfig(seed=7)) as sim:
         requests.get(f"{sim.api_url}/instances", headers={"Authorization": "Bearer sim"}, timeout=5)
@@ -6,7 +6,9 @@
         sim.advance(300)
         sim.invariants.report()
 
-Nothing else of the product imports it; it imports nothing else of the product.
+`api/` is the HTTP face, `cloud/` the state machine behind it, `machines/` what an instance is
+(a record, or Linux namespaces with an sshd). Start with `simulation.py`, then `cloud/cloud.py`.
+The provider and the simulator meet over HTTP only: neither imports the other.
 """
 
 from autoscaler.simulator.cloud.clock import ScaledClock, VirtualClock
@@ -22,8 +24,8 @@ from autoscaler.simulator.cloud.faults import (
     StaleList,
     Stockout,
 )
-from autoscaler.simulator.server import SimulatedCloud, Simulation
-from autoscaler.simulator.transport import InProcessAdapter
+from autoscaler.simulator.server import SimulatedCloud
+from autoscaler.simulator.simulation import InProcessAdapter, Simulation
 
 __all__ = [
     "AccountInactive",

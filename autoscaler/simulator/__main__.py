@@ -1,4 +1,4 @@
-"""`python -m autoscaler.simulator`."""
+"""Entry point of `python -m autoscaler.simulator`."""
 
 import sys
 

@@ -1,69 +1,31 @@
-"""The command that serves a simulated cloud until it is told to stop."""
+"""The command line of the simulator: flags, the server, and its machines, until SIGINT or SIGTERM.
+
+`python -m autoscaler.simulator` and `raylambda sim` are this.
+"""
 
 import argparse
-import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from autoscaler.simulator.cloud.clock import Clock, ScaledClock, VirtualClock
 from autoscaler.simulator.cloud.config import CloudConfig
 from autoscaler.simulator.cloud.faults import InstanceFault
 from autoscaler.simulator.machines import probe
-from autoscaler.simulator.machines.namespaces import Namespaces
-from autoscaler.simulator.machines.network import inherited_listener, restart_inside
+from autoscaler.simulator.machines.namespaces import (
+    Namespaces,
+    inherited_listener,
+    restart_in_user_namespace,
+)
 from autoscaler.simulator.machines.relay import Relay
 from autoscaler.simulator.server import SimulatedCloud
-
-# A simulated cloud whose instances are real machines.
-
-
-@contextmanager
-def cloud_of_machines(
-    config: CloudConfig | None = None,
-    *,
-    mode: Literal["root", "user"] = "root",
-    clock: Clock | None = None,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    listener: socket.socket | None = None,
-    memory_limit_bytes: int = 6 * 2**30,
-    disk_bytes: int = 4 * 2**30,
-    run_dir: Path | None = None,
-) -> Iterator[tuple[SimulatedCloud, Namespaces]]:
-    """Serves on `host` and, at the same port, on the address at which machines reach this host.
-
-    A machine that shuts itself down becomes an instance that does, and goes on billing. All
-    machines end with the block. OSError when the network or the port cannot be had.
-    """
-    with Namespaces(
-        mode, memory_limit_bytes=memory_limit_bytes, disk_bytes=disk_bytes, run_dir=run_dir
-    ) as machines:
-        sim = SimulatedCloud(
-            config,
-            clock=clock or ScaledClock(),
-            machines=machines,
-            host=host,
-            port=port,
-            also=(machines.host_address,),
-            listener=listener,
-        )
-
-        def shut_down(instance_id: str) -> None:
-            with contextlib.suppress(ValueError):  # ended and forgotten meanwhile
-                sim.add_fault(InstanceFault("shutdown", instance_id=instance_id))
-
-        machines.on_down = shut_down
-        with sim:
-            yield sim, machines
-
 
 DEFAULT_KEY = "sim"
 _RENAMED_FIELDS = {"ails_within_s": "fails_within_s"}
@@ -76,17 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--machines",
         choices=["none", "auto", "root", "user"],
         default="none",
-        help="what instances are: records only, or machines of namespaces with their own sshd, "
-        "made with root or without; auto: machines where they are possible",
+        help="what an instance is: a record only (none), or a machine of namespaces with its own "
+        "sshd, made as root or as user; auto: machines where this host can make them",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="0: any free port")
-    parser.add_argument("--seed", type=int, default=0, help="seed of every draw")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random draws")
     parser.add_argument(
         "--speed",
         type=float,
         default=1.0,
-        help="cloud seconds per real second; 0: time stands still until POST /sim/clock",
+        help="cloud seconds per real second; 0: time stops until POST /sim/clock advances it",
     )
     parser.add_argument(
         "--set",
@@ -104,14 +66,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a port of this host's 127.0.0.1 that machines may reach at the host's address",
     )
     parser.add_argument(
-        "--memory-gib", type=float, default=6.0, help="most memory of a machine (with root)"
+        "--memory-gib", type=float, default=6.0, help="memory limit of a machine (root only)"
     )
     parser.add_argument(
-        "--disk-gib", type=float, default=4.0, help="most files of a machine, in its memory"
+        "--disk-gib", type=float, default=4.0, help="disk of a machine, which is in its memory"
     )
-    parser.add_argument("--run-dir", type=Path, help="for the machines' logs and file systems")
     parser.add_argument(
-        "--check", action="store_true", help="only say whether machines can be made here"
+        "--run-dir", type=Path, help="folder for the machines' logs and file systems"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="print whether this host can make machines, and exit"
     )
     parser.add_argument("--listener-fd", type=int, help=argparse.SUPPRESS)
 
@@ -119,8 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def serve(args: argparse.Namespace) -> int:
     """Serves until SIGINT or SIGTERM, and prints the URL once it listens.
 
-    The key is that of `LAMBDA_API_KEY`, else `sim`. Returns the exit code: 0, or 2 for flags
-    or a port that cannot be, or for machines that cannot be made.
+    The API key is `LAMBDA_API_KEY`, else `sim`. Returns the exit code: 0; 2 for invalid flags,
+    a port in use, or a host that cannot make the machines; 3 from `--check` on such a host.
     """
     try:
         config = _config(args)
@@ -133,7 +97,7 @@ def serve(args: argparse.Namespace) -> int:
         sys.stderr.write(f"{reason}\n" if reason else "")
         return 3 if reason else 0
     if mode == "user" and args.forward:
-        return _mistake("--forward: machines without root have no way to this host's servers")
+        return _mistake("--forward: machines without root cannot reach this host's servers")
     if reason and args.machines != "auto":
         return _mistake(f"--machines {args.machines}: {reason}")
     if reason:
@@ -184,7 +148,7 @@ def _clock(speed: float) -> Clock:
 def _cloud(
     args: argparse.Namespace, mode: probe.Mode, config: CloudConfig, clock: Clock
 ) -> Iterator[list[str]]:
-    """A cloud that serves, as the lines that tell how to use it; the URL is the first."""
+    """A cloud that serves, as the lines that say how to use it; the URL is the first."""
     if mode == "none":
         with SimulatedCloud(config, clock=clock, host=args.host, port=args.port) as sim:
             yield [sim.url]
@@ -192,22 +156,28 @@ def _cloud(
     listener = None
     if mode == "user":
         if args.listener_fd is None:
-            restart_inside(args.host, args.port)
+            restart_in_user_namespace(args.host, args.port)
         listener = inherited_listener(args.listener_fd)
     with ExitStack() as stack:
-        sim, machines = stack.enter_context(
-            cloud_of_machines(
-                config,
-                mode=mode,
-                clock=clock,
-                host=args.host,
-                port=args.port,
-                listener=listener,
+        machines = stack.enter_context(
+            Namespaces(
+                mode,
                 memory_limit_bytes=int(args.memory_gib * 2**30),
                 disk_bytes=int(args.disk_gib * 2**30),
                 run_dir=args.run_dir,
             )
         )
+        sim = SimulatedCloud(
+            config,
+            clock=clock,
+            machines=machines,
+            host=args.host,
+            port=args.port,
+            also=(machines.host_address,),
+            listener=listener,
+        )
+        machines.on_down = partial(_shut_down, sim)
+        stack.enter_context(sim)
         for port in args.forward:
             stack.enter_context(Relay(machines.host_address, port))
         inside = f"http://{machines.host_address}:{sim.port}"
@@ -218,6 +188,12 @@ def _cloud(
         else:
             enter = f"nsenter --preserve-credentials -U -n -t {os.getpid()} --"
             yield [sim.url, about, f"from the machines: {inside}", f"to them: {enter} COMMAND"]
+
+
+def _shut_down(sim: SimulatedCloud, instance_id: str) -> None:
+    """A machine shut itself down: its instance does too, and is billed until it is terminated."""
+    with suppress(ValueError):  # terminated and forgotten in the meantime
+        sim.add_fault(InstanceFault("shutdown", instance_id=instance_id))
 
 
 def _mistake(message: str) -> int:

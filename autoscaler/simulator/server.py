@@ -1,8 +1,10 @@
-"""The simulation behind a real HTTP server on a thread of its own."""
+"""An HTTP server of a simulation: aiohttp on a thread of its own.
+
+Resets and calls without an answer happen on the connection itself.
+"""
 
 import asyncio
 import contextlib
-import logging
 import socket
 import struct
 import threading
@@ -13,64 +15,11 @@ from typing import Self
 
 from aiohttp import web
 
-from autoscaler.simulator.api import controls
-from autoscaler.simulator.api.api import Answer, Api, Reply, Request
-from autoscaler.simulator.api.controls import Invariants
+from autoscaler.simulator.api.api import Reply, Request
 from autoscaler.simulator.cloud.clock import Clock, VirtualClock
-from autoscaler.simulator.cloud.cloud import Cloud
 from autoscaler.simulator.cloud.config import CloudConfig
-from autoscaler.simulator.cloud.faults import Fault
-from autoscaler.simulator.machines.machines import Machines, Records
-
-# A whole simulation in one object: cloud, API, controls. No network.
-
-
-class Simulation:
-    """By default virtual time and records. Every method is safe across threads."""
-
-    def __init__(
-        self,
-        config: CloudConfig | None = None,
-        *,
-        clock: Clock | None = None,
-        machines: Machines | None = None,
-    ) -> None:
-        self.clock = clock or VirtualClock()
-        self.cloud = Cloud(config or CloudConfig(), self.clock, machines or Records())
-        self.api = Api(self.cloud)
-        self.invariants = Invariants(self.api)
-        self.controls = controls.Controls(self.api, self.invariants)
-
-    def handle(self, request: Request) -> Answer:
-        """Answers a request to Lambda's API or to the controls."""
-        if request.path.startswith(controls.PREFIX + "/"):
-            return self.controls.handle(request)
-        return self.api.handle(request)
-
-    def advance(self, seconds: float) -> float:
-        """Lets virtual time pass, with all that comes due in it; returns the new time.
-
-        TypeError where time passes by itself.
-        """
-        if not isinstance(self.clock, VirtualClock):
-            raise TypeError("only virtual time can be advanced")
-        with self.cloud.lock:
-            self.clock.advance(seconds)
-            return self.cloud.settle()
-
-    def add_fault(self, fault: Fault) -> int:
-        """Puts a fault in force and returns its number."""
-        with self.cloud.lock:
-            self.cloud.settle()
-            return self.cloud.add_fault(fault)
-
-    def remove_fault(self, number: int) -> bool:
-        """Ends a fault; False when there is none of this number."""
-        with self.cloud.lock:
-            return self.cloud.faults.remove(number)
-
-
-log = logging.getLogger(__name__)
+from autoscaler.simulator.machines.machines import Machines
+from autoscaler.simulator.simulation import Simulation
 
 _BODY_MAX_BYTES = 4 * 2**20
 _TICK_S = 0.1
@@ -80,9 +29,8 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class SimulatedCloud(Simulation):
     """`with SimulatedCloud() as sim:` serves at `sim.url` until the block ends.
 
-    Lambda's API is at `sim.api_url`, and at the same port of the addresses of `also`. A
-    `listener` that is bound already stands for host and port. OSError on entry when the port
-    is taken.
+    Lambda's API is at `sim.api_url`, and at the same port of each address in `also`. A bound
+    `listener` takes the place of host and port. OSError on entry when the port is in use.
     """
 
     def __init__(
@@ -112,16 +60,16 @@ class SimulatedCloud(Simulation):
 
     @property
     def port(self) -> int:
-        """The port it listens on; 0 before `start` where any would do."""
+        """The port it listens on; before `start` the one asked for, 0 for any."""
         return self._port
 
     @property
     def api_url(self) -> str:
-        """Base of Lambda's API."""
+        """Base URL of Lambda's API."""
         return f"{self.url}/api/v1"
 
     def start(self) -> None:
-        """Begins to serve; returns when the server listens."""
+        """Starts the server and returns once it listens. OSError when the port is in use."""
         listening: Future[int] = Future()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(listening)), name="simulated-cloud", daemon=True
@@ -135,7 +83,7 @@ class SimulatedCloud(Simulation):
             raise
 
     def stop(self) -> None:
-        """Stops serving; open calls are cut. The records stay readable."""
+        """Stops the server, aborting open calls; idempotent. The simulation stays readable."""
         if self._thread is not None and self._loop is not None and self._stopped is not None:
             self._loop.call_soon_threadsafe(self._stopped.set)
             self._thread.join()
@@ -184,7 +132,7 @@ class SimulatedCloud(Simulation):
             await web.TCPSite(runner, host, self._port).start()
 
     async def _tick(self) -> None:
-        """Real time brings things due while nobody asks; virtual time does not."""
+        """Settles what real time has brought due while no request does."""
         while not isinstance(self.clock, VirtualClock):
             with self.cloud.lock:
                 self.cloud.settle()

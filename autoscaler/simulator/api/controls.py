@@ -1,10 +1,13 @@
-"""The simulator's own controls, below `/sim/`. They need no key: the server is one's own.
+"""The simulator's own HTTP controls below `/sim/`, and the invariants that they report.
+
+No control needs an API key.
 
 GET  /sim/ledger                       every instance with its cost
-GET  /sim/invariants                   counts; POST {"expect_none": true|false}
+GET  /sim/invariants                   leaks, duplicates, requests over the rate, spend;
+                                       POST {"expect_none": true|false}
 GET  /sim/calls?endpoint=              the log of API calls
 GET  /sim/faults                       faults in force; POST {"kind": ...} adds one
-DELETE /sim/faults, /sim/faults/{id}   ends all, or one
+DELETE /sim/faults, /sim/faults/{id}   removes all, or one
 GET  /sim/clock                        cloud time; POST {"advance_s": n} in virtual time
 """
 
@@ -19,13 +22,13 @@ from autoscaler.simulator.cloud.clock import VirtualClock
 from autoscaler.simulator.cloud.fault_registry import fault_from_json
 from autoscaler.simulator.cloud.instances import Instance, cost_cents, ledger
 
-# What must hold whatever happened: no leaks, no duplicates, no rush, no overspending.
+PREFIX = "/sim"
 
 
 class Invariants:
-    """Counts over everything that an account did.
+    """Counts of what must not happen: leaks, duplicates, requests over the rate, and the spend.
 
-    What leaks is known only by somebody who says when nothing should run: `expect_none`.
+    An instance leaks while it is alive and `expect_none` said that nothing should be.
     """
 
     def __init__(self, api: Api) -> None:
@@ -34,7 +37,7 @@ class Invariants:
         self._idle_since: float | None = None
 
     def expect_none(self, expected: bool = True) -> None:
-        """From now on every second of a living instance is leaked (or again is not)."""
+        """From now on no instance should be alive (or, with False, again may be)."""
         with self._api.cloud.lock:
             now = self._api.cloud.settle()
             if not expected and self._idle_since is not None:
@@ -46,9 +49,9 @@ class Invariants:
     def report(self) -> dict[str, Any]:
         """The counts as of now.
 
-        `leaked_seconds` is the time lived while nothing should; `leaked_instances` how many
-        did. Duplicates are the instances beyond the first of one nonce, or of one name with
-        overlapping lives. `..._over_rate` count requests that came too early, refused or not.
+        `leaked_instances` were alive while nothing should have been, for `leaked_seconds` in
+        all. Duplicates are instances beyond the first of one nonce, or of one name at the same
+        time. `..._over_rate` count requests that came too early, refused or not.
         """
         api = self._api
         with api.cloud.lock:
@@ -99,11 +102,8 @@ def _same_name_at_once(instances: Iterable[Instance]) -> int:
     return duplicates
 
 
-PREFIX = "/sim"
-
-
 class Controls:
-    """Reads and moves a running simulation. Safe across threads."""
+    """Reads and controls a running simulation. Safe across threads."""
 
     def __init__(self, api: Api, invariants: Invariants) -> None:
         self._api = api
@@ -165,7 +165,9 @@ class Controls:
         seconds = _body(request).get("advance_s")
         clock = self._cloud.clock
         if not isinstance(clock, VirtualClock):
-            raise ValueError("advance_s: time passes by itself here; start with --speed 0")
+            raise ValueError(
+                "advance_s: the clock runs by itself; start with --speed 0 to advance it"
+            )
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
             raise ValueError("advance_s: must be a number of seconds")
         clock.advance(seconds)

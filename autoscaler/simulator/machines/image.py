@@ -1,23 +1,22 @@
-"""The files of a machine that lie over this host's: what stands in for Lambda's image.
+"""The image of a machine: the files that its overlay lays over this host's root file system.
 
-As there, the account is `ubuntu` with sudo, a driver answers for the GPUs, and file systems
-have their places. Beyond that the image is ready: the Python of this process, with all that
-is installed beside it, comes first on the path.
+As on Lambda, the account is `ubuntu` with sudo, and `nvidia-smi` and `libcuda.so.1` answer for
+the GPUs. The Python of this process, with all that is installed in it, comes first on the path.
 """
 
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
-from autoscaler.simulator.machines.cuda_library import cuda_library
 from autoscaler.simulator.machines.machines import Blueprint
 
 USER_ID = 4242
-"""Of `ubuntu` in a machine: of nobody on this host."""
+"""User id of `ubuntu` in a machine; no account of this host has it."""
 
-_HIDDEN = tuple(map(Path, ("/tmp", "/run", "/dev", "/proc", "/sys")))
-"""Directories of which a machine has its own."""
+_OWN = tuple(map(Path, ("/tmp", "/run", "/dev", "/proc", "/sys")))
+"""Directories that a machine has to itself."""
 
 _SSHD = """\
 Port 22
@@ -47,9 +46,19 @@ cat <<'END'
 END
 """
 
+_LIBCUDA = """\
+int cuInit(unsigned flags) { return RESULT; }
+int cuDeviceGetCount(int *count) { *count = GPUS; return RESULT; }
+int cuDriverGetVersion(int *version) { *version = VERSION; return RESULT; }
+"""
+_CUDA_SUCCESS = 0
+_CUDA_ERROR_SYSTEM_NOT_READY = 802
+"""What H100 machines answered that came up with a CUDA that never starts."""
+_DRIVER_VERSION = 12040
+
 _SUDO_AS_USER = """\
 #!/bin/sh
-# One account is all that this machine has: it may do what root may.
+# This machine has one account, which may do what root may.
 while :; do case ${1-} in -*) shift ;; *) break ;; esac; done
 exec "$@"
 """
@@ -83,19 +92,20 @@ def write_tree(tree: Path, blueprint: Blueprint, hostname: str, ip: str, *, as_r
         if skeleton.is_file():
             _write(tree / "home/ubuntu" / skeleton.name, skeleton.read_text())
     (tree / "home/ubuntu/.ssh").chmod(0o700)
-    _write_driver(tree, blueprint)
-    _open_the_way(tree)
+    if blueprint.gpus:
+        _write_driver(tree, blueprint)
+    _open_parents(tree)
 
 
 def visible() -> list[Path]:
-    """Directories of this host that a machine needs and would not see: below a directory of
-    which it has its own, or on another file system than `/`."""
+    """This host's directories that a machine needs bound into it, because the overlay of `/`
+    lacks them: below a directory that is the machine's own, or on another file system."""
     here = os.stat("/").st_dev
     wanted = dict.fromkeys((Path(sys.prefix), Path(sys.base_prefix), _repository()))
     return [
         path
         for path in wanted
-        if any(path.is_relative_to(h) for h in _HIDDEN) or path.stat().st_dev != here
+        if any(path.is_relative_to(own) for own in _OWN) or path.stat().st_dev != here
     ]
 
 
@@ -106,10 +116,12 @@ def _repository() -> Path:
 
 def _accounts(as_root: bool) -> dict[str, str]:
     """This host's accounts and `ubuntu`."""
-    passwd, group = (_others(Path(f"/etc/{name}").read_text()) for name in ("passwd", "group"))
+    passwd, group = (
+        _without_ubuntu(Path(f"/etc/{name}").read_text()) for name in ("passwd", "group")
+    )
     shadow = "root:*:19000:0:99999:7:::\n"
     if as_root:
-        shadow = _others(Path("/etc/shadow").read_text())
+        shadow = _without_ubuntu(Path("/etc/shadow").read_text())
     else:
         # With a group `tty`, sshd would hand terminals to it, which it may not.
         group = "".join(line for line in group.splitlines(True) if not line.startswith("tty:"))
@@ -120,13 +132,11 @@ def _accounts(as_root: bool) -> dict[str, str]:
     }
 
 
-def _others(accounts: str) -> str:
+def _without_ubuntu(accounts: str) -> str:
     return "".join(line for line in accounts.splitlines(True) if not line.startswith("ubuntu:"))
 
 
 def _write_driver(tree: Path, blueprint: Blueprint) -> None:
-    if not blueprint.gpus:
-        return
     lines = [
         f"GPU {n}: NVIDIA {blueprint.gpu_name} (UUID: GPU-{blueprint.id[:8]}-{n})"
         for n in range(blueprint.gpus)
@@ -134,17 +144,28 @@ def _write_driver(tree: Path, blueprint: Blueprint) -> None:
     _write(tree / "usr/bin/nvidia-smi", _NVIDIA_SMI.format(lines="\n".join(lines)), 0o755)
     library = tree / _library_folder() / "libcuda.so.1"
     library.parent.mkdir(parents=True, exist_ok=True)
-    library.write_bytes(cuda_library(blueprint.gpus, starts=blueprint.cuda_starts))
+    result = _CUDA_SUCCESS if blueprint.cuda_starts else _CUDA_ERROR_SYSTEM_NOT_READY
+    # Without the C library: gcc alone is enough, which is all that `probe` asks for.
+    subprocess.run(
+        [
+            *("cc", "-shared", "-fPIC", "-nostdlib", "-Wl,-soname,libcuda.so.1"),
+            *(f"-DRESULT={result}", f"-DGPUS={blueprint.gpus}", f"-DVERSION={_DRIVER_VERSION}"),
+            *("-x", "c", "-", "-o", str(library)),
+        ],
+        input=_LIBCUDA.encode(),
+        check=True,
+        timeout=60,
+    )
 
 
 def _library_folder() -> str:
-    """One that the dynamic linker searches without being told."""
-    places = (f"usr/lib/{platform.machine()}-linux-gnu", "usr/lib64", "usr/lib")
-    return next(place for place in places if Path("/", place).is_dir())
+    """One that the dynamic linker searches by default."""
+    folders = (f"usr/lib/{platform.machine()}-linux-gnu", "usr/lib64", "usr/lib")
+    return next(folder for folder in folders if Path("/", folder).is_dir())
 
 
-def _open_the_way(tree: Path) -> None:
-    """Lets everybody pass through to the Python that machines use, whoever owns it here."""
+def _open_parents(tree: Path) -> None:
+    """Lets every user reach the Python that machines use, whoever owns its folders here."""
     for needed in (Path(sys.prefix), Path(sys.base_prefix), _repository()):
         for folder in needed.parents:
             mode = folder.stat().st_mode & 0o7777

@@ -1,7 +1,7 @@
-"""What stands behind an instance: nothing but a record, or a real machine.
+"""The machine behind an instance: the interface that the cloud calls, and no machine at all.
 
 The cloud calls `start` when a launch is committed and `stop` when the instance ends or its
-system shuts down. It shows an instance as active no sooner than `address` knows it.
+system shuts down. An instance is active no sooner than `address` knows its machine.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Address:
-    """Where a machine is reached, from outside and from its neighbours."""
+    """IP addresses of a machine: public, and private among the machines."""
 
     ip: str
     private_ip: str
@@ -22,9 +22,9 @@ class Address:
 class Blueprint:
     """What a machine is made of.
 
-    `number` counts the account's launches from 1. `public_keys` open the account `ubuntu`.
+    `number` counts the account's launches from 1. `public_keys` may log in as `ubuntu`.
     `mounts` holds (mount point, file system id) pairs. `gpus` is how many the driver shows,
-    and `cuda_starts` whether they can be used.
+    and `cuda_starts` whether CUDA initialises on them.
     """
 
     id: str
@@ -40,14 +40,14 @@ class Blueprint:
 
 
 class Machines(Protocol):
-    """A source of machines. The cloud calls it under its lock: no method may block."""
+    """Makes and ends machines. The cloud calls it under its lock: no method may block."""
 
     def start(self, blueprint: Blueprint) -> None:
         """Begins to make the machine and returns at once."""
         ...
 
     def stop(self, instance_id: str) -> None:
-        """Begins to end the machine; nothing happens to one that is gone."""
+        """Begins to end the machine; idempotent."""
         ...
 
     def address(self, instance_id: str) -> Address | None:
@@ -55,8 +55,8 @@ class Machines(Protocol):
         ...
 
 
-class Records:
-    """Machines that are records only: an address each, never used twice."""
+class NoMachines:
+    """Instances are records only: each has an address, never used twice, and nothing there."""
 
     def __init__(self) -> None:
         self._addresses: dict[str, Address] = {}

@@ -1,4 +1,4 @@
-"""Memory limits of machines: control groups, version 1 or 2. None without root."""
+"""Memory limits of machines: control groups, version 1 or 2. They need root."""
 
 import time
 from pathlib import Path
@@ -9,7 +9,7 @@ _EMPTY_TIMEOUT_S = 10.0
 
 
 class MemoryLimits:
-    """The control groups of one supervisor, below a name of its own."""
+    """The control groups of one supervisor, in a group named after it."""
 
     def __init__(self, name: str) -> None:
         self._is_v2 = (_ROOT / "cgroup.controllers").exists()
@@ -21,7 +21,7 @@ class MemoryLimits:
                 (folder / "cgroup.subtree_control").write_text("+memory")
 
     def create(self, machine: str, limit_bytes: int) -> Path:
-        """A control group for processes to join."""
+        """Makes a control group for a machine's processes to join, and returns its folder."""
         folder = self._own / machine
         folder.mkdir(exist_ok=True)
         limit = "memory.max" if self._is_v2 else "memory.limit_in_bytes"
@@ -29,16 +29,16 @@ class MemoryLimits:
         return folder
 
     def remove(self, machine: str) -> None:
-        """Idempotent; waits for the last process to leave."""
+        """Removes a machine's group; idempotent. Waits up to 10 s for its processes to end."""
         _remove(self._own / machine, _EMPTY_TIMEOUT_S)
 
     def close(self) -> None:
-        """Removes what `create` made and the base, unless another supervisor uses it."""
+        """Removes all groups of this supervisor, and the base unless another supervisor uses it."""
         _remove_all(self._own, _EMPTY_TIMEOUT_S)
         _remove(self._base, 0)
 
     def sweep(self, alive: set[str]) -> None:
-        """Removes the groups of supervisors whose name is not among the living."""
+        """Removes the groups of supervisors that are not named in `alive`."""
         for folder in _folders(self._base):
             if folder.name not in alive and folder != self._own:
                 _remove_all(folder, 0)

@@ -3,6 +3,8 @@
 One process supervises them, and the kernel ends every machine when it dies: the processes of
 a machine die with its process 1, that one with the `unshare` that made it, and that with the
 thread that forked it. So one thread forks them all and lives as long as the process.
+`machine.sh` is what it forks; without root the supervisor first becomes root of a user
+namespace of its own.
 """
 
 import logging
@@ -10,6 +12,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -18,13 +21,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, NoReturn, Self
 
 from autoscaler.simulator.machines import network
 from autoscaler.simulator.machines.image import SYSTEM_PATH, USER_ID, visible, write_tree
 from autoscaler.simulator.machines.machines import Address, Blueprint
 from autoscaler.simulator.machines.memory import MemoryLimits
-from autoscaler.simulator.machines.network import PREFIX_LENGTH, Bridge, is_alive, own_mark
+from autoscaler.simulator.machines.network import (
+    PREFIX_LENGTH,
+    Bridge,
+    ip_command,
+    is_alive,
+    own_mark,
+)
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +55,14 @@ class _Machine:
 
 
 class Namespaces:
-    """`with Namespaces() as machines:` and the end of the block ends every machine.
+    """`with Namespaces() as machines:` makes machines and ends them all with the block.
 
-    With mode `root` the caller is root of this host, with `user` of a user namespace that has
-    a network of its own; machines then have no memory limit. A machine has the memory of its
-    instance type, or `memory_limit_bytes` where that is less, and `disk_bytes` of it for the
-    files in each of its folders. `on_down` is called with the id of a machine that ended by
-    itself. Without a `run_dir` one is made below TMPDIR, and removed at the end; the machines'
-    output is in its `log`.
+    In mode `root` the caller is root of this host; in mode `user` it is root of a user namespace
+    with its own network (`restart_in_user_namespace`), and machines have no memory limit. A
+    machine has the memory of its instance type, at most `memory_limit_bytes`, and each of its
+    writable folders at most `disk_bytes` of it. `on_down` is called with the id of a machine
+    that shut itself down. Without a `run_dir` one is made below TMPDIR and removed at the end;
+    the machines' output is in its `log`.
     """
 
     def __init__(
@@ -74,7 +83,7 @@ class Namespaces:
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        """Sweeps what dead supervisors left, and makes the network. OSError when it cannot."""
+        """Removes what dead supervisors left, and makes the network. OSError when it cannot."""
         self._forker = ThreadPoolExecutor(1, "machines")
         dead_bridges = network.sweep()
         _sweep_run_dirs()
@@ -86,7 +95,7 @@ class Namespaces:
         if self._limits is not None:
             self._limits.sweep(network.bridge_names())
         if dead_bridges:
-            log.info("removed what dead simulators left: %s", ", ".join(dead_bridges))
+            log.info("removed bridges of dead simulators: %s", ", ".join(dead_bridges))
         return self
 
     def __exit__(
@@ -114,7 +123,7 @@ class Namespaces:
         return self.bridge.gateway
 
     def start(self, blueprint: Blueprint) -> None:
-        """A machine that starts again keeps its address, but not its disk."""
+        """Begins to make the machine. One that restarts keeps its address, but not its disk."""
         with self._lock:
             before = self._machines.get(blueprint.id)
             self._made += 1
@@ -134,7 +143,7 @@ class Namespaces:
         return Address(machine.ip, machine.ip) if machine is not None and machine.ready else None
 
     def folder_of(self, file_system_id: str) -> Path:
-        """Where this host keeps the files of a file system."""
+        """The folder of this host with the files of a file system."""
         folder = self.run_dir / "file-systems" / file_system_id
         if not folder.is_dir():
             folder.mkdir(parents=True)
@@ -143,7 +152,7 @@ class Namespaces:
         return folder
 
     def _start(self, machine: _Machine) -> None:
-        """In the forking thread."""
+        """Runs in the forking thread."""
         if not machine.wanted:
             machine.gone.set()
             return
@@ -188,7 +197,7 @@ class Namespaces:
         self.bridge.attach(machine.number, machine.process.pid)
 
     def _end(self, machine: _Machine) -> None:
-        """In the forking thread, so after `_start`."""
+        """Runs in the forking thread, hence after `_start`."""
         if machine.process is not None:
             machine.process.kill()
             machine.process.wait()
@@ -228,10 +237,29 @@ def _wait_for_own_network(process: "subprocess.Popen[bytes]") -> None:
 def _log_failure(done: "Future[None]") -> None:
     error = done.exception()
     if error is not None:
-        log.error("machine: %s", error)
+        log.error("could not start or end a machine: %s", error)
 
 
 def _sweep_run_dirs() -> None:
     for owner in Path(tempfile.gettempdir()).glob(f"{_RUN_PREFIX}*/{_OWNER_FILE}"):
         if not is_alive(owner.read_text()):
             shutil.rmtree(owner.parent, ignore_errors=True)
+
+
+def restart_in_user_namespace(host: str, port: int) -> NoReturn:
+    """Replaces this process by the same command as root of a new user and network namespace.
+
+    The socket that serves outside of it is bound before, and its descriptor passed on as
+    `--listener-fd`. OSError when the port is in use.
+    """
+    listener = socket.create_server((host, port))
+    listener.set_inheritable(True)
+    again = [sys.executable, *sys.orig_argv[1:], "--listener-fd", str(listener.fileno())]
+    namespaces = ("--user", "--map-root-user", "--net", "--mount", "--propagation", "private")
+    os.execvp("unshare", ["unshare", *namespaces, "--", *again])
+
+
+def inherited_listener(descriptor: int) -> socket.socket:
+    """The listening socket that `restart_in_user_namespace` passed on. Brings the loopback up."""
+    ip_command("link", "set", "lo", "up")
+    return socket.socket(fileno=descriptor)

@@ -1,55 +1,26 @@
-"""The private network of the machines: a bridge of its own for each supervisor."""
+"""The private network of the machines: one Linux bridge for each supervisor process.
+
+A bridge carries its owner's mark, so the next supervisor can remove what a dead one left.
+"""
 
 import ipaddress
 import json
 import os
 import random
 import re
-import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
-
-# Whose leftovers are whose: a process is named so that a reused process id is not mistaken.
-
-_FIELDS_BEFORE_START = 19
-"""In /proc/PID/stat, of the fields after the command's name (proc(5), field 22)."""
-
-
-def mark_of(pid: int) -> str | None:
-    """`PID.START`, where START is the process's start in clock ticks; None when there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = stat.rpartition(")")[2].split()
-    state, start = fields[0], fields[_FIELDS_BEFORE_START]
-    return None if state == "Z" else f"{pid}.{start}"
-
-
-def own_mark() -> str:
-    """The mark of this process."""
-    mark = mark_of(os.getpid())
-    if mark is None:
-        raise RuntimeError("/proc does not show this process")
-    return mark
-
-
-def is_alive(mark: str) -> bool:
-    """Whether the process of this mark still runs. What is not a mark is not alive."""
-    pid = mark.partition(".")[0]
-    return pid.isdecimal() and mark_of(int(pid)) == mark
-
 
 PREFIX_LENGTH = 22
-"""1,021 machines: addresses are never used twice, because ssh clients keep connections by
-address for seconds after a machine has died."""
+"""Room for 1,021 machines. No address is used twice: ssh clients keep a connection by address
+for seconds after its machine has died."""
 
 _ALIAS = "raylambda-sim "
 _NAME = re.compile(r"rls\d+x\d+")
 _TRIES = 50
+_FIELDS_BEFORE_START = 19
+"""In /proc/PID/stat, of the fields after the command's name (proc(5), field 22)."""
 
 
 def ip_command(*words: str) -> str:
@@ -61,7 +32,7 @@ def ip_command(*words: str) -> str:
 
 
 class Bridge:
-    """Up from construction until `remove`. The host itself has the network's first address."""
+    """A bridge that is up from construction until `remove`. This host has its first address."""
 
     def __init__(self) -> None:
         self.name, self.network = _make()
@@ -85,12 +56,12 @@ class Bridge:
         ip_command("link", "set", port, "master", self.name, "up")
 
     def detach(self, number: int) -> None:
-        """Idempotent. A dead machine's end may otherwise answer for minutes: its sockets keep
-        the namespace."""
+        """Removes a machine's link; idempotent. Without it a dead machine may answer for minutes,
+        because its open sockets keep the namespace."""
         _delete(self._port(number))
 
     def remove(self) -> None:
-        """Idempotent."""
+        """Removes the bridge with its links; idempotent."""
         _remove(self.name)
 
     def _port(self, number: int) -> str:
@@ -98,7 +69,7 @@ class Bridge:
 
 
 def sweep() -> list[str]:
-    """Removes the bridges of supervisors that are dead, and returns their names."""
+    """Removes the bridges of dead supervisors and returns their names."""
     dead = [name for name, mark in _bridges() if not is_alive(mark)]
     for name in dead:
         _remove(name)
@@ -106,7 +77,7 @@ def sweep() -> list[str]:
 
 
 def bridge_names() -> set[str]:
-    """The bridges of all supervisors that are not swept yet."""
+    """The names of all supervisors' bridges, dead ones that are not swept yet included."""
     return {name for name, _ in _bridges()}
 
 
@@ -161,23 +132,29 @@ def _delete(name: str) -> None:
             raise
 
 
-# Machines without root: this process becomes root of a user namespace of its own.
+def mark_of(pid: int) -> str | None:
+    """The owner mark of a process: `PID.START`; None when there is no such process.
 
-
-def restart_inside(host: str, port: int) -> NoReturn:
-    """Runs this very command again as root of a new user namespace with a network of its own.
-
-    The process stays the same. What serves outside the namespace is a socket made before: its
-    descriptor is given on as `--listener-fd`. OSError when the port is taken.
+    START is when the process started, in clock ticks: a reused process id has another mark.
     """
-    listener = socket.create_server((host, port))
-    listener.set_inheritable(True)
-    again = [sys.executable, *sys.orig_argv[1:], "--listener-fd", str(listener.fileno())]
-    namespaces = ("--user", "--map-root-user", "--net", "--mount", "--propagation", "private")
-    os.execvp("unshare", ["unshare", *namespaces, "--", *again])
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    state, start = fields[0], fields[_FIELDS_BEFORE_START]
+    return None if state == "Z" else f"{pid}.{start}"
 
 
-def inherited_listener(descriptor: int) -> socket.socket:
-    """The socket of `restart_inside`, in the namespace; its loopback is up from now on."""
-    ip_command("link", "set", "lo", "up")
-    return socket.socket(fileno=descriptor)
+def own_mark() -> str:
+    """The mark of this process."""
+    mark = mark_of(os.getpid())
+    if mark is None:
+        raise RuntimeError("/proc does not show this process")
+    return mark
+
+
+def is_alive(mark: str) -> bool:
+    """Whether the process of this mark still runs; False for what is no mark."""
+    pid = mark.partition(".")[0]
+    return pid.isdecimal() and mark_of(int(pid)) == mark

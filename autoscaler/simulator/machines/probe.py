@@ -1,4 +1,7 @@
-"""Whether real machines can be made here: asked of the kernel, not of its version."""
+"""A probe of this host for what machines need: the programs, and the kernel's namespaces.
+
+The kernel is tried, not asked for its version.
+"""
 
 import os
 import platform
@@ -16,9 +19,10 @@ _PROGRAMS = {
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
     "rsync": "rsync",
+    "cc": "gcc",
     "/usr/sbin/sshd": "openssh-server",
 }
-"""What machines are made of, with the Debian package of each."""
+"""The programs that make machines, and the Debian package of each."""
 
 _TRIAL = """
 set -e
@@ -35,7 +39,7 @@ _SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
 def why_not(mode: Literal["root", "user"]) -> str | None:
-    """Why machines of this mode cannot be made here, in one line; None when they can.
+    """Why this host cannot make machines of this mode, in one line; None when it can.
 
     Makes the namespaces, an overlay, a bridge and a link for a moment.
     """
@@ -63,7 +67,7 @@ def why_not(mode: Literal["root", "user"]) -> str | None:
 
 
 def choose(wanted: str) -> tuple[Mode, str]:
-    """The mode for `none`, `auto`, `root` or `user`, and why it is `none` if it is.
+    """(mode, reason) for `--machines`: the reason is empty unless the mode had to be `none`.
 
     `auto` prefers root, whose machines have a memory limit.
     """

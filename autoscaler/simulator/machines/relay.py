@@ -1,4 +1,5 @@
-"""Lets machines reach what they have no way to: a server on this host's loopback, or beyond it."""
+"""A TCP relay: what machines cannot route to (this host's loopback, or beyond) behind an address
+that they can."""
 
 import asyncio
 import contextlib
@@ -10,13 +11,14 @@ _CHUNK_BYTES = 2**16
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Reach = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Streams]]
-"""The far side for a connection, of which it may read and write the beginning; OSError: none."""
+"""Opens the far side of a connection, whose first bytes it may read and answer. OSError closes
+the connection."""
 
 
 class Relay:
-    """`with Relay("10.1.2.1", 9000):` passes connections of that address on to the same port of
-    127.0.0.1, or to where `reach` says. With port 0 any is taken, and stands in `port` then.
-    OSError on entry when the port is taken."""
+    """`with Relay("10.1.2.1", 9000):` forwards connections to that address to the same port of
+    127.0.0.1, or to what `reach` opens. Port 0 takes any free one, which is in `port` then.
+    OSError on entry when the port is in use."""
 
     def __init__(self, host: str, port: int, reach: Reach | None = None) -> None:
         self._host = host
@@ -55,7 +57,7 @@ class Relay:
                 there = await self._reach(reader, writer)
             except OSError:
                 return
-            # Cancelled is who is still connected when the relay ends, and asyncio would tell of it.
+            # The end of the relay cancels open connections, which asyncio would report.
             with contextlib.closing(there[1]), contextlib.suppress(asyncio.CancelledError):
                 await asyncio.gather(_pass_on(reader, there[1]), _pass_on(there[0], writer))
 
@@ -64,7 +66,7 @@ class Relay:
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Until the end of what is read, which is passed on too."""
+    """Copies until the end of the stream, and passes the end on."""
     with contextlib.suppress(OSError):
         while chunk := await reader.read(_CHUNK_BYTES):
             writer.write(chunk)

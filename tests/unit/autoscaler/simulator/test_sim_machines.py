@@ -1,5 +1,7 @@
 """What of real machines can be told without making one."""
 
+import ctypes
+import dataclasses
 import os
 import subprocess
 import sys
@@ -96,6 +98,22 @@ def test_the_tree_of_a_machine(tmp_path: Path) -> None:
 def test_a_machine_without_gpus_has_no_driver(tmp_path: Path) -> None:
     image.write_tree(tmp_path, blueprint(0), "box", "10.1.2.3", as_root=False)
     assert not list(tmp_path.rglob("nvidia-smi")) and not list(tmp_path.rglob("libcuda*"))
+
+
+@pytest.mark.parametrize(("starts", "code"), [(True, 0), (False, 802)])
+def test_the_driver_answers_through_the_dynamic_linker(
+    tmp_path: Path, starts: bool, code: int
+) -> None:
+    made = dataclasses.replace(blueprint(8), cuda_starts=starts)
+    image.write_tree(tmp_path, made, "box", "10.1.2.3", as_root=False)
+    (library,) = tmp_path.rglob("libcuda.so.1")
+    cuda = ctypes.CDLL(str(library))
+    count, version = ctypes.c_int(-1), ctypes.c_int(-1)
+    assert cuda.cuInit(0) == code
+    assert cuda.cuDeviceGetCount(ctypes.byref(count)) == code and count.value == 8
+    assert cuda.cuDriverGetVersion(ctypes.byref(version)) == code and version.value == 12040
+    with pytest.raises(AttributeError, match="undefined symbol"):
+        cuda.cuCtxCreate  # noqa: B018
 
 
 def test_a_mark_is_of_one_process_only() -> None:
