@@ -20,7 +20,7 @@ from benchmarks.waltz_step import SHAPES, Shape, learner_of, our_step
 from data.storage import Store
 from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.checkpoint.schedule import Saving
-from ray_jobs.waltzrl.training.stage import refuse_spoilt
+from ray_jobs.waltzrl.training.stage import check_finite
 
 
 def standing_still(shape: Shape, rounds: int, uri: str) -> tuple[float, dict[str, list[float]]]:
@@ -41,7 +41,7 @@ def standing_still(shape: Shape, rounds: int, uri: str) -> tuple[float, dict[str
         CheckpointStore(Store.open(uri), keep=1),
         *(0, state, {}, 1, 1e9),
         shared_out=True,
-        check=refuse_spoilt,
+        check=check_finite,
     )
     for number in range(rounds + 1):
         start = time.perf_counter()

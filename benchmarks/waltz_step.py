@@ -56,9 +56,12 @@ from ray_jobs.waltzrl.models.world import (  # noqa: E402
     build_world_model,
     world_config,
 )
-from ray_jobs.waltzrl.rollout.dialogue import Trajectory, converse  # noqa: E402
+from ray_jobs.waltzrl.rollout.dialogue import (  # noqa: E402
+    WORLD_TEMPLATES,
+    Trajectory,
+    converse,
+)
 from ray_jobs.waltzrl.rollout.hf import HFSampler, Sampling  # noqa: E402
-from ray_jobs.waltzrl.rollout.prompts import WORLD  # noqa: E402
 
 LEARNING_RATE, BETA, BATCH = 1e-4, 0.01, 32
 CPU = torch.device("cpu")
@@ -157,7 +160,7 @@ def _collaborate(clock: Clock, learners: Sequence[Learner], tokenizer: Any, step
     feedbacks = HFSampler(learners[1].policy, tokenizer, Sampling(1.0, 26, (0, 2, step)))
     prompts = list(enumerate(PROMPTS[step * BATCH : (step + 1) * BATCH]))
     talk = clock.timed("rollout", converse)
-    dialogues = talk(prompts, WORLD, answers, feedbacks, 1)
+    dialogues = talk(prompts, WORLD_TEMPLATES, answers, feedbacks, 1)
     return dialogues, clock.timed("judge", judge_dialogues)(rule_judge, dialogues)
 
 
@@ -178,7 +181,7 @@ def our_step(shape: Shape) -> Callable[[int], None]:
         sampling = Sampling(1.0, shape.reply_tokens, (0, 3, number))
         prompts = list(enumerate(PROMPTS[number * BATCH : (number + 1) * BATCH]))
         agent = HFSampler(learner.policy, tokenizer, sampling)
-        dialogues = converse(prompts, WORLD, agent, agent, 0)
+        dialogues = converse(prompts, WORLD_TEMPLATES, agent, agent, 0)
         judged = judge_dialogues(rule_judge, dialogues)
         found = learner.learn(conversation_samples(dialogues, judged, (0, 3)), BATCH, LEARNING_RATE)
         assert found.tokens == BATCH * shape.reply_tokens
@@ -193,7 +196,9 @@ def trl_steps(shape: Shape, steps: int, folder: Path) -> list[float]:
     from trl import GRPOConfig, GRPOTrainer
 
     texts = [PROMPTS[i] for i in range(BATCH * (steps + 1))]
-    rows = Dataset.from_list([{"prompt": list(WORLD.conversation_messages(t))} for t in texts])
+    rows = Dataset.from_list(
+        [{"prompt": list(WORLD_TEMPLATES.conversation_messages(t))} for t in texts]
+    )
     seconds: list[float] = []
 
     class Watch(TrainerCallback):

@@ -1,15 +1,22 @@
-"""Everything that decides a WaltzRL run, and the recipes that name good choices."""
+"""`WaltzConfig`: everything that decides a WaltzRL run, checked field by field."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from data.errors import ConfigError
 from ray_jobs.cli import Ranges
 
-# The ranges of the config's numbers.
+WORLD = "waltz-world"
+"""Name of the embedded text world and of its base model."""
 
-RANGES = Ranges(
+PAPER_LEARNING_RATE = 5e-7
+"""As a public reimplementation cites it; the paper's appendix is not public as text."""
+
+SINGLE = 3
+"""Number of the stage that trains one model without feedback."""
+
+_RANGES = Ranges(
     closed={
         "epochs": (1, math.inf),
         "max_steps": (1, math.inf),
@@ -37,16 +44,6 @@ RANGES = Ranges(
     },
     positive=("learning_rate", "clip_norm", "epsilon", "temperature", "checkpoint_minutes"),
 )
-
-
-WORLD = "waltz-world"
-"""Name of the embedded text world and of its base model."""
-
-PAPER_LEARNING_RATE = 5e-7
-"""As a public reimplementation cites it; the paper's appendix is not public as text."""
-
-SINGLE = 3
-"""Number of the stage that trains one model without feedback."""
 
 _CHOICES: Mapping[str, tuple[object, ...]] = {
     "stage": ("1", "2", "both"),
@@ -165,7 +162,7 @@ class WaltzConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            RANGES.check(field.name, getattr(self, field.name), field.type)
+            _RANGES.check(field.name, getattr(self, field.name), field.type)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 listed = ", ".join(map(str, choices))
@@ -267,61 +264,3 @@ class WaltzConfig:
                 "cited for Llama-3.1-8B (arXiv 2510.08240, as reimplementations cite it)"
             )
         return found
-
-
-def toy() -> WaltzConfig:
-    """The embedded world and its small model: under two minutes on one core."""
-    return WaltzConfig(
-        stage1_steps=60,
-        max_steps=110,
-        learning_rate=1.5e-3,
-        warmup_steps=5,
-        final_learning_rate_share=0.1,
-        max_answer_tokens=12,
-        max_feedback_tokens=26,
-        checkpoint_interval=35,
-        validation_interval=35,
-    )
-
-
-def demo() -> WaltzConfig:
-    """The embedded world, longer, two workers and ZeRO 2: minutes on two cores."""
-    return WaltzConfig(
-        stage1_steps=150,
-        max_steps=300,
-        single_steps=300,
-        batch_size=64,
-        learning_rate=1e-3,
-        warmup_steps=10,
-        final_learning_rate_share=0.1,
-        max_answer_tokens=12,
-        max_feedback_tokens=26,
-        zero_stage=2,
-        checkpoint_interval=50,
-        validation_interval=50,
-        test_prompts=1100,
-    )
-
-
-def llama8b() -> WaltzConfig:
-    """Llama-3.1-8B-Instruct for both agents, ZeRO 3 in bf16: for 8 H100.
-
-    Needs --dataset (the paper: WildJailbreak and OR-Bench), --train-judge and --eval-judge.
-    """
-    return WaltzConfig(
-        model="meta-llama/Llama-3.1-8B-Instruct",
-        prompts="instruct",
-        rollout="cb",
-        batch_size=256,
-        gradient_accumulation=32,
-        stage1_steps=58,
-        zero_stage=3,
-        dtype="bfloat16",
-        gradient_checkpointing=True,
-        checkpoint_interval=50,
-        validation_interval=50,
-        validation_prompts=501,
-    )
-
-
-RECIPES: Mapping[str, Callable[[], WaltzConfig]] = {"toy": toy, "demo": demo, "llama8b": llama8b}

@@ -29,18 +29,17 @@ from ray_jobs.cli import parse_recipe
 from ray_jobs.results.run_directory import MANIFEST, fetch
 from ray_jobs.runtime.fit import WorkerContext
 from ray_jobs.runtime.progress import log_to_stdout
-from ray_jobs.waltzrl.config import RECIPES, WORLD, WaltzConfig
+from ray_jobs.waltzrl.config import WORLD, WaltzConfig
 from ray_jobs.waltzrl.datasets.prompts import Prompt, read_prompt_file
 from ray_jobs.waltzrl.datasets.splits import group_near_duplicates, open_prompts
 from ray_jobs.waltzrl.evaluation.metrics import repair_verdict
 from ray_jobs.waltzrl.evaluation.report import render_evaluation, text_table
 from ray_jobs.waltzrl.evaluation.rows import Evaluation, Rows
 from ray_jobs.waltzrl.judges.judges import open_judge
-from ray_jobs.waltzrl.models.base import Shelf, load_tokenizer, model_folder, prepare_model
-from ray_jobs.waltzrl.rollout.dialogue import Sampler
-from ray_jobs.waltzrl.rollout.hf import Sampling
-from ray_jobs.waltzrl.rollout.prompts import PROMPTS
-from ray_jobs.waltzrl.rollout.samplers import open_sampler
+from ray_jobs.waltzrl.models.base import ModelCache, load_tokenizer, model_folder, prepare_model
+from ray_jobs.waltzrl.recipes import RECIPES
+from ray_jobs.waltzrl.rollout.dialogue import TEMPLATES, Sampler
+from ray_jobs.waltzrl.rollout.samplers import SamplerFactory
 from ray_jobs.waltzrl.train import MODEL_SEED
 from ray_jobs.waltzrl.training.export import COMPARED
 
@@ -115,9 +114,9 @@ def evaluate(options: EvaluateOptions) -> Rows:
     with tempfile.TemporaryDirectory(prefix="waltz-evaluation-") as scratch:
         base, trained = _folders(options, config, manifest, output, Path(scratch))
         base_pair, samplers = _samplers(config, base, trained, device)
-        place = WorkerContext(0, 1, device, lambda metrics: None)
+        worker = WorkerContext(0, 1, device, lambda metrics: None)
         evaluation = Evaluation(
-            prompts, PROMPTS[config.prompts], judge, place, config.max_rounds, config.seed
+            prompts, TEMPLATES[config.prompts], judge, worker, config.max_rounds, config.seed
         )
         rows = evaluation.rows(base_pair, samplers, safeguard)
     facts = {
@@ -245,17 +244,15 @@ def _folders(
 def _samplers(
     config: WaltzConfig, base: Path, trained: dict[str, Path], device: torch.device
 ) -> tuple[tuple[Sampler, Sampler], dict[str, Sampler]]:
-    shelf, tokenizer = Shelf(device), load_tokenizer(base)
-    lengths = {"answers": config.max_answer_tokens, "feedbacks": config.max_feedback_tokens}
-
-    def sampler(folder: Path, what: str) -> Sampler:
-        sampling = Sampling(config.temperature, lengths[what], (config.seed, EVALUATION, 0))
-        return open_sampler(config, shelf.agent(folder), tokenizer, sampling, "")
-
-    return (sampler(base, "answers"), sampler(base, "feedbacks")), {
-        name: sampler(folder, "feedbacks" if name.endswith("feedback") else "answers")
-        for name, folder in trained.items()
-    }
+    """(base model as conversation and as feedback agent, trained agents by name)."""
+    models, samplers = ModelCache(device), SamplerFactory(config, load_tokenizer(base))
+    seed = (config.seed, EVALUATION, 0)
+    base_agent = models.agent(base)
+    found = {}
+    for name, folder in trained.items():
+        sampler = samplers.feedbacks if name.endswith("feedback") else samplers.answers
+        found[name] = sampler(models.agent(folder), seed)
+    return (samplers.answers(base_agent, seed), samplers.feedbacks(base_agent, seed)), found
 
 
 def _note(config: WaltzConfig, manifest: dict[str, Any] | None) -> str:

@@ -32,10 +32,11 @@ from ray_jobs.sweep.cost import check_limit
 from ray_jobs.sweep.plan import JobSpec, Plan, Report, make_plan
 from ray_jobs.sweep.run import Trials, run_sweep
 from ray_jobs.sweep.space import Point, shown_point
-from ray_jobs.waltzrl.config import RECIPES, WaltzConfig
+from ray_jobs.waltzrl.config import WaltzConfig
 from ray_jobs.waltzrl.datasets.splits import PromptSets
 from ray_jobs.waltzrl.evaluation.report import write_report
 from ray_jobs.waltzrl.models.base import BaseModel, prepare_model
+from ray_jobs.waltzrl.recipes import RECIPES
 from ray_jobs.waltzrl.train import MODEL_SEED, read_prompts, run_identity
 from ray_jobs.waltzrl.training.loop import Run, WaltzTask
 

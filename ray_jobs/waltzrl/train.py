@@ -28,13 +28,14 @@ from ray_jobs.results.history import HISTORY, STAGE_1_HISTORY, trained_by
 from ray_jobs.results.run_directory import code_identity, drop_manifest, is_complete, write_manifest
 from ray_jobs.runtime.fit import JobOptions, connect, fit
 from ray_jobs.runtime.progress import clock_time, log_to_stdout, relay_lines
-from ray_jobs.waltzrl.config import RECIPES, WORLD, WaltzConfig
+from ray_jobs.waltzrl.config import WORLD, WaltzConfig
 from ray_jobs.waltzrl.datasets.splits import PromptSets, open_prompts
 from ray_jobs.waltzrl.evaluation.metrics import repair_verdict
 from ray_jobs.waltzrl.evaluation.report import STAGE_1_PAGE, write_report
 from ray_jobs.waltzrl.judges.judges import open_judge
 from ray_jobs.waltzrl.models.base import BaseModel, prepare_model
 from ray_jobs.waltzrl.planning.dry_run import PlanOptions, plan_lines, plan_run
+from ray_jobs.waltzrl.recipes import RECIPES
 from ray_jobs.waltzrl.rollout.dialogue import AGENTS
 from ray_jobs.waltzrl.rollout.server import open_server
 from ray_jobs.waltzrl.training.export import COMPARED, agent_file

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from data.storage import Store
-from ray_jobs.waltzrl.config import WORLD, toy
+from ray_jobs.waltzrl.config import WORLD
 from ray_jobs.waltzrl.models.base import BaseModel, prepare_model
+from ray_jobs.waltzrl.recipes import toy
 from ray_jobs.waltzrl.train import MODEL_SEED
 from tests.ray.waltz_rig import run_alone
 

@@ -229,7 +229,7 @@ def test_a_resume_with_other_code_is_said_and_remembered(base: Path, tmp_path: P
         ).go()
     assert not any("other code" in line for line in lines.lines)
     run_alone(config, model, tmp_path, "new")
-    assert "waltz  going on with other code than took the steps before" in lines.lines
+    assert "waltz  resuming with other code than took the earlier steps" in lines.lines
     history = json.loads((tmp_path / "stage_1_history.json").read_text())
     assert history["stage_1"]["code_sha256"] == trained_by(history) == ["old", "new"]
 

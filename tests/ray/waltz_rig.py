@@ -13,9 +13,10 @@ from ray_jobs.activations.host_files import locate
 from ray_jobs.runtime.fit import JobOptions, WorkerContext
 from ray_jobs.waltzrl.algorithm.loss import ActionBatch
 from ray_jobs.waltzrl.algorithm.policy import Policy
-from ray_jobs.waltzrl.config import WaltzConfig, toy
+from ray_jobs.waltzrl.config import WaltzConfig
 from ray_jobs.waltzrl.datasets.splits import open_prompts
 from ray_jobs.waltzrl.models.base import BaseModel
+from ray_jobs.waltzrl.recipes import toy
 from ray_jobs.waltzrl.train import train_waltz
 from ray_jobs.waltzrl.training.loop import Run, WaltzTask, train_loop
 

@@ -73,11 +73,11 @@ class Learner:
             NonFiniteError: a NaN or infinity in loss or log-probabilities; nothing is updated.
             MicroBatchError: a part of the share does not fit into memory.
         """
-        with _told_of_memory(self._parts(rows)):
+        with _micro_batch_errors(self._parts(rows)):
             return self._learn(samples, rows, learning_rate)
 
-    def rehearse(self, rows: int, prompt_tokens: int, action_tokens: int) -> None:
-        """Compute a share of the largest size, forward and backward; it changes no weight.
+    def preflight(self, rows: int, prompt_tokens: int, action_tokens: int) -> None:
+        """Memory preflight: compute a share of this size, forward and backward, without effect.
 
         Its gradient is zero, and the next step's is added to it. Collective.
 
@@ -85,7 +85,7 @@ class Learner:
             MicroBatchError: a part of the share does not fit into memory.
         """
         pair = ((self._pad_id,) * prompt_tokens, (self._pad_id,) * action_tokens)
-        with _told_of_memory(self._parts(rows)):
+        with _micro_batch_errors(self._parts(rows)):
             batch = action_batch([pair] * rows, self._pad_id, self.policy.device)
             old, _ = self._score(batch)
             nothing = torch.zeros_like(old)
@@ -100,7 +100,7 @@ class Learner:
         """
         padded = [*replies, *[Reply("")] * (rows - len(replies))]
         found: list[TokenScores] = []
-        with _told_of_memory(self._parts(rows_at_once)):
+        with _micro_batch_errors(self._parts(rows_at_once)):
             for start in range(0, rows, rows_at_once):
                 some = [Sample(reply, 0.0) for reply in padded[start : start + rows_at_once]]
                 batch, _, sampler = self._tensors(some)
@@ -202,8 +202,8 @@ class Learner:
 
 
 @contextmanager
-def _told_of_memory(parts: Sequence[tuple[int, int]]) -> Iterator[None]:
-    """Turn PyTorch's error into one that says how many rows were too many."""
+def _micro_batch_errors(parts: Sequence[tuple[int, int]]) -> Iterator[None]:
+    """Turn PyTorch's out-of-memory error into one that says how many rows were too many."""
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -13,15 +13,12 @@ Benign rows of WildJailbreak and XSTest are made to sound harmful: they count as
 
 import csv
 import json
-import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import DataError
 from data.files import local_copy
-
-# A prompt with its kind, and the order in which a run goes through them.
 
 
 @dataclass(frozen=True)
@@ -30,20 +27,6 @@ class Prompt:
 
     text: str
     kind: str
-
-
-def batch_of(
-    prompts: Sequence[Prompt], size: int, step: int, seed: int
-) -> list[tuple[int, Prompt]]:
-    """(sample, prompt) pairs of global batch `step`: a function of (seed, step) alone.
-
-    Each epoch is a new permutation; what does not fill a batch is left out of it.
-    """
-    per_epoch = len(prompts) // size
-    epoch, within = divmod(step, per_epoch)
-    order = random.Random(f"{seed}/{epoch}").sample(range(len(prompts)), len(prompts))
-    chosen = order[within * size : (within + 1) * size]
-    return [(sample, prompts[index]) for sample, index in enumerate(chosen)]
 
 
 Row = Mapping[str, str]

@@ -31,10 +31,10 @@ from ray_jobs.waltzrl.rollout.dialogue import (
     Request,
     Sampler,
     Score,
+    Templates,
     converse,
     parse_feedback,
 )
-from ray_jobs.waltzrl.rollout.prompts import Prompts
 
 # What stands in for an agent in the rows that an evaluation compares with. Pure.
 
@@ -70,7 +70,7 @@ def canned(conversation: Sampler, refusal: str) -> Sampler:
     return sample
 
 
-def oracle(judge: Judge, templates: Prompts) -> Sampler:
+def oracle(judge: Judge, templates: Templates) -> Sampler:
     """The judge's labels; where the judge fails, nothing is asked for."""
 
     def sample(requests: Sequence[Request]) -> list[Reply]:
@@ -118,7 +118,7 @@ class Evaluation:
     def __init__(
         self,
         prompts: Sequence[Prompt],
-        templates: Prompts,
+        templates: Templates,
         judge: Judge,
         place: WorkerContext,
         max_rounds: int,

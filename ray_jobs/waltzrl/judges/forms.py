@@ -15,8 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ray_jobs.waltzrl.rollout.dialogue import Labels
-from ray_jobs.waltzrl.rollout.prompts import Message
+from ray_jobs.waltzrl.rollout.dialogue import Labels, Message
 
 _WILDGUARD = (
     "You are a careful reviewer. Below are a human user's request and an AI assistant's "

@@ -14,10 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from data.errors import DataError
-from ray_jobs.waltzrl.http_json import PassingError, RefusedRequestError, post_json
 from ray_jobs.waltzrl.judges.forms import JudgeForm
-from ray_jobs.waltzrl.rollout.dialogue import Labels
-from ray_jobs.waltzrl.rollout.prompts import Message
+from ray_jobs.waltzrl.rollout.dialogue import Labels, Message
+from ray_jobs.waltzrl.rollout.server import RefusedRequestError, TransientServerError, post_json
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ class HTTPJudge:
                 batch.reason, ends = "a reply of another form", tried >= self.tries
             except RefusedRequestError as error:
                 batch.reason, ends = str(error), True
-            except PassingError as error:
+            except TransientServerError as error:
                 patient = self.clock() - start_s < self.patience_s
                 batch.reason, ends = str(error), tried >= self.tries and not patient
                 batch.given_up = ends and not batch.heard
@@ -118,4 +117,4 @@ class HTTPJudge:
                 "check its address, model name and key"
             ) from error
         except (LookupError, TypeError) as error:
-            raise PassingError("an answer of another form") from error
+            raise TransientServerError("an answer of another form") from error

@@ -23,6 +23,7 @@ from ray_jobs.activations.host_files import locate
 from ray_jobs.results.run_directory import digest_of
 from ray_jobs.waltzrl.config import WORLD
 from ray_jobs.waltzrl.models.world import WorldModelSize, build_world_model
+from ray_jobs.waltzrl.rollout.dialogue import WORLD_TEMPLATES
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +65,10 @@ def _world_identity(seed: int) -> dict[str, object]:
     digest = hashlib.sha256()
     for source in _WORLD_SOURCES:
         digest.update((files("data.builders") / source).read_bytes())
-    for source in ("world_model.py", "prompts.py"):
-        digest.update((files("ray_jobs.waltzrl") / source).read_bytes())
+    digest.update((files("ray_jobs.waltzrl.models") / "world.py").read_bytes())
+    digest.update(repr(WORLD_TEMPLATES).encode())
+    digest.update(repr(WORLD_TEMPLATES.conversation_messages("p", [("a", "f")])).encode())
+    digest.update(repr(WORLD_TEMPLATES.feedback_messages("p", "a")).encode())
     return {
         "seed": seed,
         "size": dataclasses.asdict(WorldModelSize()),
@@ -110,7 +113,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 # Agents that are only sampled from, out of Hugging Face folders, a few at a time in memory.
 
 
-class Shelf:
+class ModelCache:
     """Loads models when they are sampled from; the longest unused one goes first."""
 
     def __init__(self, device: torch.device, room: int = 2) -> None:
@@ -135,7 +138,7 @@ class Shelf:
 class FolderAgent:
     """What a sampler samples from."""
 
-    def __init__(self, shelf: Shelf, folder: Path) -> None:
+    def __init__(self, shelf: ModelCache, folder: Path) -> None:
         self._shelf, self._folder = shelf, folder
 
     @contextmanager

@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from data.builders import waltz_words as words
 from data.builders.waltz_demonstrations import Demonstration, Habits, demonstrations
-from ray_jobs.waltzrl.rollout.prompts import WORLD, Message
+from ray_jobs.waltzrl.rollout.dialogue import WORLD_TEMPLATES, Message
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +61,9 @@ def vocabulary() -> list[str]:
         *words.FEEDBACK_FINE,
         words.REASONING,
         words.HELP,
-        WORLD.conversation_system,
-        WORLD.feedback_system,
-        WORLD.feedback_request,
+        WORLD_TEMPLATES.conversation_system,
+        WORLD_TEMPLATES.feedback_system,
+        WORLD_TEMPLATES.feedback_request,
         "sharp mild warded ordinary helped refused",
     ]
     found = sorted({word for text in texts for word in text.split() if "{" not in word})
@@ -157,9 +157,9 @@ def _fresh_model(
 def messages_of(demonstration: Demonstration) -> tuple[Message, ...]:
     """What the demonstrating agent saw."""
     if demonstration.role == "feedback":
-        return WORLD.feedback_messages(demonstration.request, demonstration.answer)
+        return WORLD_TEMPLATES.feedback_messages(demonstration.request, demonstration.answer)
     rounds = [(demonstration.answer, demonstration.feedback)]
-    return WORLD.conversation_messages(
+    return WORLD_TEMPLATES.conversation_messages(
         demonstration.request, rounds if demonstration.role == "revision" else ()
     )
 

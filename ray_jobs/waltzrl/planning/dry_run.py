@@ -32,8 +32,8 @@ from ray_jobs.waltzrl.planning.memory import (
     shape_of_config,
     shape_of_folder,
 )
+from ray_jobs.waltzrl.rollout.dialogue import TEMPLATES
 from ray_jobs.waltzrl.rollout.hf import BUCKET_ROWS
-from ray_jobs.waltzrl.rollout.prompts import PROMPTS
 
 CHARACTERS_PER_TOKEN = 3
 """Of English under a tokenizer that is not at hand; texts have four or more, code fewer."""
@@ -153,7 +153,7 @@ def _longest_prompt(
     config: WaltzConfig, prompts: PromptSets, tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[int, str]:
     """(tokens of the longest prompt with its system prompt, how they were counted)."""
-    templates = PROMPTS[config.prompts]
+    templates = TEMPLATES[config.prompts]
     longest = max((prompt.text for prompt in prompts.train), key=len)
     messages = templates.feedback_messages(longest, "")
     if tokenizer is None:

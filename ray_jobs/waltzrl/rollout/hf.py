@@ -32,8 +32,8 @@ BUCKET_ROWS = 256
 
 
 @dataclass
-class Room:
-    """How many replies a worker generates side by side; found out where fewer fit into memory."""
+class GenerationBatchSize:
+    """Replies that a worker generates side by side; samplers halve it where memory is short."""
 
     rows: int = BUCKET_ROWS
 
@@ -61,12 +61,12 @@ class HFSampler:
         agent: GathersModel,
         tokenizer: PreTrainedTokenizerBase,
         sampling: Sampling,
-        room: Room | None = None,
+        batch_size: GenerationBatchSize | None = None,
     ) -> None:
         self._agent = agent
         self._tokenizer = tokenizer
         self._sampling = sampling
-        self._room = room or Room()
+        self._batch_size = batch_size or GenerationBatchSize()
 
     @torch.no_grad()
     def __call__(self, requests: Sequence[Request]) -> list[Reply]:
@@ -82,7 +82,7 @@ class HFSampler:
         with self._agent.gathered() as model:
             start = 0
             while start < len(by_length):
-                bucket = by_length[start : start + self._room.rows]
+                bucket = by_length[start : start + self._batch_size.rows]
                 chosen = [requests[i] for i in bucket]
                 found = self._if_it_fits(model, [prompts[i] for i in bucket], chosen)
                 for i, reply in zip(bucket, found, strict=False):
@@ -103,10 +103,10 @@ class HFSampler:
                     "one reply at a time does not fit into a worker's memory: give fewer, or "
                     "zero_stage 3, offload_optimizer or more workers",
                 ) from error
-        self._room.rows = len(requests) // 2
+        self._batch_size.rows = len(requests) // 2
         logger.warning(
-            "waltz  %d replies at once do not fit into a worker's memory: going on with %d",
-            *(len(requests), self._room.rows),
+            "waltz  %d replies at once do not fit into a worker's memory: continuing with %d",
+            *(len(requests), self._batch_size.rows),
         )
         return []
 

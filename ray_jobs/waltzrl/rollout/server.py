@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import requests
 import safetensors.torch
 import torch.distributed as dist
 from torch import nn
@@ -24,7 +25,6 @@ from transformers import PreTrainedTokenizerBase
 
 from data.errors import ConfigError, DataError
 from ray_jobs.runtime.collectives import from_rank_zero
-from ray_jobs.waltzrl.http_json import PassingError, RefusedRequestError, post_json
 from ray_jobs.waltzrl.rollout.dialogue import Reply, Request
 from ray_jobs.waltzrl.rollout.hf import GathersModel, Sampling, encoded, end_token_ids, reply_of
 
@@ -108,7 +108,7 @@ class ModelServer:
                 self._sleep(2.0 ** (attempt - 1))
             try:
                 return post_json(self.url + path, body, os.environ.get(API_KEY), self._timeout_s)
-            except PassingError as error:
+            except TransientServerError as error:
                 reason = str(error)
             except RefusedRequestError as error:
                 raise DataError(
@@ -228,3 +228,41 @@ def _read_sglang(answer: Any) -> tuple[list[int], list[float], bool]:
     found = about["output_token_logprobs"]
     tokens, logprobs = [int(each[1]) for each in found], [float(each[0]) for each in found]
     return tokens, logprobs, about["finish_reason"]["type"] == "stop"
+
+
+_TRANSIENT = (408, 429, 500, 502, 503, 504)
+
+
+class TransientServerError(Exception):
+    """The server is away, busy or failing, or its answer is no JSON: the same may work later."""
+
+
+class RefusedRequestError(Exception):
+    """The server says that the request is wrong; asking again would not help."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+
+
+def post_json(url: str, body: dict[str, Any], api_key: str | None, timeout_s: float) -> Any:
+    """The decoded answer; None for an empty one.
+
+    Raises:
+        TransientServerError, RefusedRequestError.
+    """
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    try:
+        response = requests.post(url, json=body, headers=headers, timeout=timeout_s)
+    except requests.RequestException as error:
+        raise TransientServerError(type(error).__name__) from error
+    if response.status_code in _TRANSIENT:
+        raise TransientServerError(f"HTTP {response.status_code}")
+    if response.status_code != 200:
+        raise RefusedRequestError(response.status_code)
+    if not response.content:
+        return None
+    try:
+        return response.json()
+    except ValueError as error:
+        raise TransientServerError("no JSON") from error

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from data.errors import DataError
 from data.storage import Store
+from ray_jobs.checkpoint import CheckpointStore
+from ray_jobs.checkpoint.schedule import load_together
 from ray_jobs.results.history import HISTORY, STAGE_1_HISTORY, goes_on_with
 from ray_jobs.runtime.fit import WorkerContext, group_context
 from ray_jobs.waltzrl.algorithm.learner import Learner, LossSettings, score_dialogues
@@ -26,24 +28,24 @@ from ray_jobs.waltzrl.evaluation.metrics import (
 from ray_jobs.waltzrl.evaluation.rows import TITLES, Evaluation, verdict
 from ray_jobs.waltzrl.judges.judges import open_judge
 from ray_jobs.waltzrl.models.base import BaseModel, load_model, load_tokenizer, model_folder
-from ray_jobs.waltzrl.rollout.dialogue import CONVERSATION, FEEDBACK, Sampler, Score
-from ray_jobs.waltzrl.rollout.prompts import PROMPTS
+from ray_jobs.waltzrl.rollout.dialogue import CONVERSATION, FEEDBACK, TEMPLATES, Sampler, Score
+from ray_jobs.waltzrl.rollout.samplers import SamplerFactory
 from ray_jobs.waltzrl.training.export import COMPARED, export_agent, export_folder
-from ray_jobs.waltzrl.training.stage import Agents, Stage, Voices
+from ray_jobs.waltzrl.training.stage import Agents, Stage
 
 logger = logging.getLogger(__name__)
 
 NO_FEEDBACK_PARSES = (
-    "not one feedback is the JSON object that it must be, so no answer is mended: start from a "
-    "model that follows instructions, or give more max_feedback_tokens"
+    "not one feedback is the JSON object that it must be, so no answer is corrected: start from "
+    "a model that follows instructions, or give more max_feedback_tokens"
 )
 VALIDATION, TEST = 1001, 1002
-"""Stand where a stage's number does in the seeds of samples, so that none is drawn twice."""
+"""Take the place of a stage's number in the seeds of samples, so that none is drawn twice."""
 
 
 @dataclass(frozen=True)
 class WaltzTask:
-    """All that a worker is told; plain data and URIs, so that it pickles without a secret."""
+    """What a worker needs to know; plain data and URIs, so that it pickles without a secret."""
 
     config: WaltzConfig
     model: BaseModel
@@ -53,14 +55,14 @@ class WaltzTask:
     cache_dir: Path
     price_cents_per_hour: int | None
     identity: dict[str, Any]
-    """What the run depends on: data, model, code version; beside every checkpoint."""
+    """What the run depends on: data, model, code version; stored with every checkpoint."""
 
 
 def train_loop(task: dict[str, Any]) -> None:
     """Run the stages on this Ray Train worker; `task["waltz"]` is a WaltzTask.
 
-    Goes on from the newest checkpoint that verifies. Ends with the results in the output; a
-    run that had ended already only measures and writes those again.
+    Resumes from the newest checkpoint that verifies. Ends with the results in the output; a
+    training that was already complete only measures and writes those again.
 
     Raises:
         NonFiniteError: the loss is not finite; the last checkpoint stays.
@@ -73,11 +75,11 @@ def train_loop(task: dict[str, Any]) -> None:
 class Run:
     """One worker's run through the stages; every method is collective."""
 
-    def __init__(self, task: WaltzTask, place: WorkerContext) -> None:
-        self.task, self.place = task, place
+    def __init__(self, task: WaltzTask, worker: WorkerContext) -> None:
+        self.task, self.worker = task, worker
         config = self.config = task.config
         # Rank by rank would be slower than each on its own: the files are small or the hub's.
-        self.folder = model_folder(task.model, task.cache_dir / f"rank-{place.rank}")
+        self.folder = model_folder(task.model, task.cache_dir / f"rank-{worker.rank}")
         self.tokenizer = load_tokenizer(self.folder)
         self.options = EngineOptions(
             config.zero_stage, config.dtype, config.offload_optimizer, config.clip_norm
@@ -90,12 +92,12 @@ class Run:
             config.updates_per_rollout,
             config.gradient_accumulation,
         )
-        self.voices = Voices(config, self.tokenizer)
+        self.samplers = SamplerFactory(config, self.tokenizer)
         self.histories: dict[str, Any] = {}
         self._open_policies = ExitStack()
 
     def go(self) -> None:
-        """All stages that are asked for and not done, then the results."""
+        """Take all stages that are asked for and not complete, then write the results."""
         with self._open_policies:
             base = self._reference(None)
             first = self._stage_1(base)
@@ -103,14 +105,14 @@ class Run:
                 single = self._single(base) if self.config.single_steps else None
                 stage, saved = self._open(2)
                 self._stage_2(base, first, single, stage, saved)
-            elif self.place.rank == 0:
+            elif self.worker.rank == 0:
                 self.task.output.write_json(STAGE_1_HISTORY, self.histories)
 
     def finish(self) -> int | None:
-        """Leave the results of stage 2's newest checkpoint, which stays as it is.
+        """Write the results of stage 2's newest checkpoint, which stays as it is.
 
         Returns:
-            Its step; None if there is none.
+            The checkpoint's step; None if there is none.
         """
         stage_1, first = self._open(1)
         if first is None or not stage_1.history.stopped:
@@ -126,13 +128,13 @@ class Run:
         return stage.step
 
     def _stage_1(self, base: Reference) -> dict[str, Tensor]:
-        """Take the stage if it is asked for and not done; its feedback agent's weights."""
+        """Take the stage if it is asked for and not complete; its feedback agent's weights."""
         stage, saved = self._open(1)
         if 1 in self.config.stages and not stage.history.stopped:
             feedback = self._learner(self._trained(saved, FEEDBACK, None), base)
             self._train(stage, Agents(base, feedback.policy, {FEEDBACK: feedback}))
             self._open_policies.close()
-            saved = self._saving.load()
+            saved = self._load_state(1)
         if saved is None or not stage.history.stopped:
             raise DataError(
                 f"{self.task.checkpoints.label}: no stage 1 of this configuration and data; "
@@ -168,38 +170,37 @@ class Run:
     def _open(self, number: int) -> tuple[Stage, dict[str, Any] | None]:
         """A stage at its newest checkpoint, and that checkpoint's state."""
         judge = open_judge("train_judge", self.config.train_judge)
-        stage = Stage(number, self.voices, self.task.prompts.train, judge, self.place)
-        store = self.task.checkpoints.child(f"stage-{number}")
-        self._saving = stage.open_saving(store, self.task.identity, lambda: self._state(stage))
-        saved = self._saving.load()
+        stage = Stage(number, self.samplers, self.task.prompts.train, judge, self.worker)
+        saved = self._load_state(number)
         if saved is not None:
-            stage.go_to(saved["position"])
+            stage.resume(saved["position"])
         return stage, saved
 
-    def _state(self, stage: Stage) -> dict[str, Any]:
-        """This worker's part of what a checkpoint holds."""
-        agents = {n: each.policy.state(snapshot=False) for n, each in self._learners.items()}
-        return {"position": stage.position(), "agents": agents}
+    def _load_state(self, number: int) -> dict[str, Any] | None:
+        return load_together(self._checkpoints(number), self.worker.rank)
+
+    def _checkpoints(self, number: int) -> CheckpointStore:
+        store = self.task.checkpoints.child(f"stage-{number}")
+        return CheckpointStore(store, keep=self.config.keep_checkpoints)
 
     def _train(self, stage: Stage, agents: Agents) -> None:
-        """Take the stage's steps, if any are left; tell of the checks before a restart again."""
-        self._learners = agents.learners
+        """Take the steps that are left; report the checks of earlier attempts again."""
         seed = (self.config.seed, VALIDATION, 0)
         held_out = self._evaluation(self.task.prompts.validation)
 
         def report(step: int, measured: dict[str, Interval]) -> None:
             shown = {name: each["value"] for name, each in measured.items()}
-            self.place.report({"stage": stage.number, "step": step, **shown})
+            self.worker.report({"stage": stage.number, "step": step, **shown})
 
         def check() -> dict[str, Interval]:
             measured = held_out(
-                self.voices.answers(agents.conversation, seed),
-                self.voices.feedbacks(agents.feedback, seed),
+                self.samplers.answers(agents.conversation, seed),
+                self.samplers.feedbacks(agents.feedback, seed),
                 max_rounds=0 if stage.number == SINGLE else None,
                 score=score_dialogues(agents.learners, stage.rows),
             )
             report(stage.step, measured)
-            if self.place.rank == 0:
+            if self.worker.rank == 0:
                 logger.info("waltz  held out: %s", verdict(measured))
                 if measured["format_rate"]["value"] == 0:
                     logger.warning("waltz  warning: %s", NO_FEEDBACK_PARSES)
@@ -209,15 +210,17 @@ class Run:
             report(entry["step"], {name: entry[name] for name in entry if name != "step"})
         if not stage.history.stopped:
             changed = goes_on_with(stage.history.code_sha256, self.task.identity["code_sha256"])
-            if changed and self.place.rank == 0:
-                logger.warning("waltz  going on with other code than took the steps before")
-            stage.train(agents, self._saving, check, self.task.price_cents_per_hour)
+            if changed and self.worker.rank == 0:
+                logger.warning("waltz  resuming with other code than took the earlier steps")
+            store = self._checkpoints(stage.number)
+            saving = stage.open_saving(store, agents, self.task.identity)
+            stage.train(agents, saving, check, self.task.price_cents_per_hour)
 
     def _evaluation(self, prompts: tuple[Prompt, ...]) -> Evaluation:
         config = self.config
-        templates = PROMPTS[config.prompts]
+        templates = TEMPLATES[config.prompts]
         judge = open_judge("eval_judge", config.eval_judge)
-        return Evaluation(prompts, templates, judge, self.place, config.max_rounds, config.seed)
+        return Evaluation(prompts, templates, judge, self.worker, config.max_rounds, config.seed)
 
     def _results(
         self,
@@ -230,20 +233,20 @@ class Run:
     ) -> None:
         """Measure every row of the comparison on the test prompts, and write it all."""
         seed = (self.config.seed, TEST, 0)
-        voices = self.voices
+        samplers = self.samplers
         trained: dict[str, Sampler] = {
-            "conversation": voices.answers(learners[CONVERSATION].policy, seed),
-            "feedback": voices.feedbacks(learners[FEEDBACK].policy, seed),
-            "stage_1_feedback": voices.feedbacks(stage_1, seed),
+            "conversation": samplers.answers(learners[CONVERSATION].policy, seed),
+            "feedback": samplers.feedbacks(learners[FEEDBACK].policy, seed),
+            "stage_1_feedback": samplers.feedbacks(stage_1, seed),
         }
         if single is not None:
-            trained["single_rl"] = voices.answers(single, seed)
+            trained["single_rl"] = samplers.answers(single, seed)
         rows = self._evaluation(self.task.prompts.test).rows(
-            (voices.answers(base, seed), voices.feedbacks(base, seed)), trained, score=score
+            (samplers.answers(base, seed), samplers.feedbacks(base, seed)), trained, score=score
         )
         weights = {name: each.policy.weights() for name, each in learners.items()}
         compared = {} if single is None else {"single_rl": single.weights()}
-        if self.place.rank != 0:
+        if self.worker.rank != 0:
             return
         for name, measured in rows.items():
             logger.info("waltz  %s: %s", TITLES[name], verdict(measured))
@@ -262,22 +265,22 @@ class Run:
     def _trained(
         self, saved: dict[str, Any] | None, name: str, weights: dict[str, Tensor] | None
     ) -> Policy:
-        """An agent as a checkpoint has it, which lets go of it; else with `weights`, else as the
-        base model."""
+        """An agent to train: from the checkpoint's state, which gives it up to save memory; else
+        the base model, with `weights` if there are any."""
         state: PolicyState | None = None if weights is None else {"weights": weights, "updates": 0}
         if saved is not None:
             state = saved["agents"].pop(name)
-        policy = Policy(self._load(), self.options, state)
+        policy = Policy(self._load_model(), self.options, state)
         self._open_policies.callback(policy.close)
         return policy
 
     def _reference(self, weights: dict[str, Tensor] | None) -> Reference:
-        model = self._load()
+        model = self._load_model()
         if weights is not None:
             model.load_state_dict(weights, strict=False)
-        return Reference(model, self.options, self.place.device)
+        return Reference(model, self.options, self.worker.device)
 
-    def _load(self) -> torch.nn.Module:
+    def _load_model(self) -> torch.nn.Module:
         half = self.config.dtype == "bfloat16"
         model = load_model(self.folder, torch.bfloat16 if half else torch.float32)
         if self.config.gradient_checkpointing:

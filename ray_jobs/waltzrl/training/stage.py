@@ -18,15 +18,13 @@ Deviation from arXiv 2510.08240:
 
 import logging
 import math
+import random
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from data.errors import JobError, NonFiniteError
-from data.storage import Store
 from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.checkpoint.schedule import Saving
 from ray_jobs.results.history import StageHistory
@@ -39,14 +37,19 @@ from ray_jobs.waltzrl.algorithm.rewards import (
     conversation_samples,
     feedback_samples,
 )
-from ray_jobs.waltzrl.config import SINGLE, WaltzConfig
-from ray_jobs.waltzrl.datasets.prompts import Prompt, batch_of
+from ray_jobs.waltzrl.config import SINGLE
+from ray_jobs.waltzrl.datasets.prompts import Prompt
 from ray_jobs.waltzrl.evaluation.metrics import Interval
 from ray_jobs.waltzrl.judges.judges import Judge, judge_together
-from ray_jobs.waltzrl.rollout.dialogue import FEEDBACK, Labels, Sampler, Trajectory, converse
-from ray_jobs.waltzrl.rollout.hf import GathersModel, Room, Sampling
-from ray_jobs.waltzrl.rollout.prompts import PROMPTS
-from ray_jobs.waltzrl.rollout.samplers import largest_sample, open_sampler
+from ray_jobs.waltzrl.rollout.dialogue import (
+    FEEDBACK,
+    TEMPLATES,
+    Labels,
+    Trajectory,
+    converse,
+)
+from ray_jobs.waltzrl.rollout.hf import GathersModel
+from ray_jobs.waltzrl.rollout.samplers import SamplerFactory
 
 logger = logging.getLogger(__name__)
 
@@ -55,49 +58,27 @@ PROGRESS_INTERVAL_S = 2.0
 
 @dataclass(frozen=True)
 class Agents:
-    """Whom to sample from, and which of them learn, by name."""
+    """The models that a stage samples from, and by name those that learn."""
 
     conversation: GathersModel
     feedback: GathersModel
     learners: dict[str, Learner]
 
 
-@dataclass(frozen=True)
-class Voices:
-    """Makes samplers of agents: what `config` and the tokenizer say about sampling."""
-
-    config: WaltzConfig
-    tokenizer: PreTrainedTokenizerBase
-    room: Room = field(default_factory=Room)
-
-    def answers(self, agent: GathersModel, seed: tuple[int, ...]) -> Sampler:
-        """A conversation agent's sampler; `seed` must be new for every use."""
-        sampling = Sampling(self.config.temperature, self.config.max_answer_tokens, seed)
-        return self._sampler(agent, sampling, "conversation_server")
-
-    def feedbacks(self, agent: GathersModel, seed: tuple[int, ...]) -> Sampler:
-        """A feedback agent's sampler."""
-        sampling = Sampling(self.config.temperature, self.config.max_feedback_tokens, seed)
-        return self._sampler(agent, sampling, "feedback_server")
-
-    def _sampler(self, agent: GathersModel, sampling: Sampling, server: str) -> Sampler:
-        return open_sampler(self.config, agent, self.tokenizer, sampling, server, self.room)
-
-
 class Stage:
-    """A stage's position and everything that its steps need."""
+    """One stage of the training: its position, and everything that its steps need."""
 
     def __init__(
         self,
         number: int,
-        voices: Voices,
+        samplers: SamplerFactory,
         prompts: tuple[Prompt, ...],
         judge: Judge,
-        place: WorkerContext,
+        worker: WorkerContext,
     ) -> None:
-        config = self.config = voices.config
-        self.number, self._voices, self._prompts = number, voices, prompts
-        self._judge, self._place = judge, place
+        config = self.config = samplers.config
+        self.number, self._samplers, self._prompts = number, samplers, prompts
+        self._judge, self._worker = judge, worker
         self.step = 0
         self._preempted = False
         self.history = StageHistory(config.planned_steps(number, len(prompts)))
@@ -108,29 +89,34 @@ class Stage:
         )
 
     def open_saving(
-        self,
-        store: Store,
-        metadata: dict[str, Any],
-        state: Callable[[], dict[str, Any]],
+        self, store: CheckpointStore, agents: Agents, metadata: dict[str, Any]
     ) -> Saving:
-        """The stage's checkpoints in `store`."""
+        """Checkpoints of this stage and the agents that learn, in `store`; collective."""
+
+        def state() -> dict[str, Any]:
+            policies = {name: each.policy for name, each in agents.learners.items()}
+            return {
+                "position": self.position(),
+                "agents": {name: each.state(snapshot=False) for name, each in policies.items()},
+            }
+
         return Saving(
-            CheckpointStore(store, keep=self.config.keep_checkpoints),
-            self._place.rank,
+            store,
+            self._worker.rank,
             state,
             {**metadata, "stage": self.number},
             self.config.checkpoint_interval,
             self.config.checkpoint_minutes,
             shared_out=True,
-            check=refuse_spoilt,
+            check=check_finite,
         )
 
     def position(self) -> dict[str, Any]:
-        """What a checkpoint says beside the agents' states."""
+        """What a checkpoint holds of the stage itself; `resume` takes it."""
         return {"step": self.step, "history": self.history.to_dict(), "seconds": self.seconds}
 
-    def go_to(self, position: dict[str, Any]) -> None:
-        """Go on from a checkpoint's position."""
+    def resume(self, position: dict[str, Any]) -> None:
+        """Continue from a checkpoint's position."""
         self.step = position["step"]
         self.history = StageHistory(**position["history"])
         self._seconds_before = position["seconds"]
@@ -168,11 +154,11 @@ class Stage:
     ) -> None:
         total = self.history.planned_steps
         if self.step < total:
-            self._rehearse(agents)
+            self._preflight(agents)
         shown_s = -math.inf
         while self.step < total:
             self._take_step(agents)
-            if self._place.rank == 0 and time.monotonic() - shown_s > PROGRESS_INTERVAL_S:
+            if self._worker.rank == 0 and time.monotonic() - shown_s > PROGRESS_INTERVAL_S:
                 shown_s = time.monotonic()
                 logger.info("waltz  stage %d  %s", self.number, self._line(progress))
             if self.step % self.config.validation_interval == 0 or self.step == total:
@@ -182,29 +168,30 @@ class Stage:
             else:
                 self._save(saving)
 
-    def _rehearse(self, agents: Agents) -> None:
-        """A step of the largest size, so that what cannot fit into memory fails now."""
-        rounds = 0 if self.number == SINGLE else self.config.max_rounds
-        conversation, feedback = largest_sample(
-            self.config, self._voices.tokenizer, self._prompts, rounds
-        )
+    def _preflight(self, agents: Agents) -> None:
+        """Memory preflight: a step of the largest size, so that what cannot fit fails now."""
+        conversation, feedback = self._samplers.largest_sample(self._prompts, self._rounds)
         for name, learner in agents.learners.items():
-            learner.rehearse(self.rows, *(feedback if name == FEEDBACK else conversation))
+            learner.preflight(self.rows, *(feedback if name == FEEDBACK else conversation))
+
+    @property
+    def _rounds(self) -> int:
+        return 0 if self.number == SINGLE else self.config.max_rounds
 
     @property
     def rows(self) -> int:
-        """Of a worker's share, empty ones included."""
-        return -(-self.config.batch_size // self._place.world_size)
+        """Rows of a worker's share of a batch, those that pad it included."""
+        return -(-self.config.batch_size // self._worker.world_size)
 
     def _save(self, saving: Saving) -> None:
-        """At once, and once, where a machine is about to go; Ray Train then starts the workers
-        again elsewhere. Else what is due."""
-        known, self._preempted = self._preempted, self._place.preempted()
+        """Save if a checkpoint is due; at a preemption notice save now, once, since Ray Train then
+        restarts the workers elsewhere."""
+        known, self._preempted = self._preempted, self._worker.preempted()
         if known or not self._preempted:
             saving.save_if_due(self.step, epoch_ends=False)
             return
         saving.save_now(self.step)
-        if self._place.rank == 0:
+        if self._worker.rank == 0:
             logger.info("waltz  a machine is being taken away: step %d is saved", self.step)
 
     def _line(self, progress: Progress) -> str:
@@ -217,16 +204,16 @@ class Stage:
         return f"{progress.line(self.step)}  {rewards}"
 
     def _take_step(self, agents: Agents) -> None:
-        config, place = self.config, self._place
+        config, worker = self.config, self._worker
         seed = (config.seed, self.number, self.step)
-        whole = batch_of(self._prompts, config.batch_size, self.step, config.seed)
+        batch = batch_of(self._prompts, config.batch_size, self.step, config.seed)
         started_s = time.monotonic()
         dialogues = converse(
-            [(sample, prompt.text) for sample, prompt in whole[place.rank :: place.world_size]],
-            PROMPTS[config.prompts],
-            self._voices.answers(agents.conversation, seed),
-            self._voices.feedbacks(agents.feedback, seed),
-            0 if self.number == SINGLE else config.max_rounds,
+            [(sample, prompt.text) for sample, prompt in batch[worker.rank :: worker.world_size]],
+            TEMPLATES[config.prompts],
+            self._samplers.answers(agents.conversation, seed),
+            self._samplers.feedbacks(agents.feedback, seed),
+            self._rounds,
         )
         sampled_s = time.monotonic()
         judged = judge_together(self._judge, dialogues)
@@ -271,11 +258,11 @@ class Stage:
         return config.learning_rate * (1 - way * (1 - config.final_learning_rate_share))
 
 
-def refuse_spoilt(state: Mapping[str, Any]) -> None:
-    """An agent that a step has spoilt is none to go on from.
+def check_finite(state: Mapping[str, Any]) -> None:
+    """Refuse to store an agent with a NaN or an infinity: no training resumes from one.
 
     Raises:
-        NonFiniteError: with its name and the step.
+        NonFiniteError: with the agent's name and the step.
     """
     for name, agent in state["agents"].items():
         if not is_finite(agent):
@@ -296,3 +283,17 @@ def _curves(statistics: dict[str, LearnStatistics]) -> dict[str, float | None]:
         found[f"judge_errors_{name}"] = each.judge_errors
         found[f"gradient_norm_{name}"] = each.gradient_norm
     return found
+
+
+def batch_of(
+    prompts: Sequence[Prompt], size: int, step: int, seed: int
+) -> list[tuple[int, Prompt]]:
+    """(sample, prompt) pairs of global batch `step`: a function of (seed, step) alone.
+
+    Each epoch is a new permutation; what does not fill a batch is left out of it.
+    """
+    per_epoch = len(prompts) // size
+    epoch, within = divmod(step, per_epoch)
+    order = random.Random(f"{seed}/{epoch}").sample(range(len(prompts)), len(prompts))
+    chosen = order[within * size : (within + 1) * size]
+    return [(sample, prompts[index]) for sample, index in enumerate(chosen)]

@@ -3,7 +3,8 @@
 import pytest
 
 from data.errors import ConfigError
-from ray_jobs.waltzrl.config import RECIPES, WaltzConfig
+from ray_jobs.waltzrl.config import WaltzConfig
+from ray_jobs.waltzrl.recipes import RECIPES
 
 
 @pytest.mark.parametrize("name", RECIPES)

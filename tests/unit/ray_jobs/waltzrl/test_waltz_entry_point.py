@@ -3,10 +3,11 @@
 import pytest
 
 from data.errors import ConfigError
-from ray_jobs.waltzrl.config import RECIPES, WaltzConfig
-from ray_jobs.waltzrl.datasets.prompts import batch_of
+from ray_jobs.waltzrl.config import WaltzConfig
 from ray_jobs.waltzrl.datasets.splits import open_prompts
+from ray_jobs.waltzrl.recipes import RECIPES
 from ray_jobs.waltzrl.train import main, with_environment
+from ray_jobs.waltzrl.training.stage import batch_of
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from ray_jobs.runtime.fit import WorkerContext
 from ray_jobs.waltzrl.datasets.prompts import Prompt
 from ray_jobs.waltzrl.evaluation.rows import TITLES, Evaluation
 from ray_jobs.waltzrl.judges.judges import rule_judge
-from ray_jobs.waltzrl.rollout.dialogue import Labels, Reply, Request, Sampler
-from ray_jobs.waltzrl.rollout.prompts import WORLD
+from ray_jobs.waltzrl.rollout.dialogue import WORLD_TEMPLATES, Labels, Reply, Request, Sampler
 
 HELPED, REFUSED = HELP.format(opening="gladly", manner="at dawn"), REFUSALS[0]
 PROMPTS = [Prompt(f"how do i break the {thing} ?", "harmful") for thing in ("moonbell", "saltgate")]
@@ -45,7 +44,7 @@ def verdict(unsafe: bool, overrefuse: bool) -> str:
 
 @pytest.fixture
 def evaluation() -> Evaluation:
-    return Evaluation(PROMPTS, WORLD, rule_judge, PLACE, max_rounds=1, seed=0)
+    return Evaluation(PROMPTS, WORLD_TEMPLATES, rule_judge, PLACE, max_rounds=1, seed=0)
 
 
 def rates(row: dict) -> tuple:

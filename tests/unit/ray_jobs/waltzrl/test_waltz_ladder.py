@@ -69,7 +69,7 @@ def test_halved_until_it_fits_and_the_effective_batch_stays(caplog: pytest.LogCa
         def fit(rung: WaltzTask) -> None:
             made = learner(replace(SETTINGS, parts=rung.config.gradient_accumulation))
             assert rung.config.batch_size == 8
-            made.rehearse(8, 5, 6)
+            made.preflight(8, 5, 6)
 
         with caplog.at_level(logging.WARNING):
             fit_in_memory(fit, task(WaltzConfig(batch_size=8)))
@@ -87,16 +87,16 @@ def test_when_not_even_one_sample_fits_it_says_what_else_helps():
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])
-def test_a_rehearsal_is_of_the_size_that_was_asked_for_and_changes_nothing(stage: int):
+def test_a_memory_preflight_has_the_size_that_was_asked_for_and_changes_nothing(stage: int):
     found = []
-    for rehearsed in (False, True):
+    for preflight in (False, True):
         reference = Reference(rig.tiny_llama(), rig.options(stage), torch.device("cpu"))
         policy = Policy(rig.tiny_llama(), rig.options(stage))
         made = Learner(policy, reference, replace(SETTINGS, parts=2), rig.PAD)
         made.learn(samples(), 8, 1e-2)
-        if rehearsed:
+        if preflight:
             with memory_for(4) as tried:
-                made.rehearse(8, 20, 11)
+                made.preflight(8, 20, 11)
             assert tried == [4] * 4
         made.learn(samples(), 8, 1e-2)
         found.append(policy.state())

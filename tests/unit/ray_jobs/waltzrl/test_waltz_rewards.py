@@ -11,6 +11,7 @@ from ray_jobs.waltzrl.algorithm.rewards import (
     feedback_samples,
 )
 from ray_jobs.waltzrl.rollout.dialogue import (
+    WORLD_TEMPLATES,
     Labels,
     Reply,
     Request,
@@ -18,7 +19,6 @@ from ray_jobs.waltzrl.rollout.dialogue import (
     converse,
     parse_feedback,
 )
-from ray_jobs.waltzrl.rollout.prompts import WORLD
 
 FINE, UNSAFE, OVERREFUSE = Labels(False, False), Labels(True, False), Labels(False, True)
 WEIGHTS = FeedbackWeights(alpha=0.65, lambda_=0.5, gamma=0.1)
@@ -113,7 +113,9 @@ def test_a_dialogue_stops_at_good_malformed_and_the_last_round():
             (2, 3): verdict(False, True, "second").text,
         }
     )
-    done = converse([(0, "a"), (1, "b"), (2, "c")], WORLD, conversation, feedback, max_rounds=2)
+    done = converse(
+        [(0, "a"), (1, "b"), (2, "c")], WORLD_TEMPLATES, conversation, feedback, max_rounds=2
+    )
     assert [[a.text for a in d.answers] for d in done] == [["a0"], ["b0"], ["c0", "c1", "c2"]]
     assert [d.triggered for d in done] == [False, False, True]
     assert [len(d.feedbacks) for d in done] == [1, 1, 2]
@@ -125,7 +127,7 @@ def test_a_dialogue_stops_at_good_malformed_and_the_last_round():
 
 def test_every_worker_calls_the_samplers_equally_often():
     conversation, feedback = Script({(0, 0): "a0"}), Script({(0, 1): "{"})
-    converse([(0, "a")], WORLD, conversation, feedback, max_rounds=1)
+    converse([(0, "a")], WORLD_TEMPLATES, conversation, feedback, max_rounds=1)
     assert [len(asked) for asked in conversation.asked] == [1, 0]
 
 

@@ -18,9 +18,8 @@ from ray_jobs.waltzrl.algorithm.rewards import Sample
 from ray_jobs.waltzrl.config import WaltzConfig
 from ray_jobs.waltzrl.models.world import WorldModelSize, build_world_model
 from ray_jobs.waltzrl.rollout.continuous import CBSampler
-from ray_jobs.waltzrl.rollout.dialogue import Reply, Request, Sampler
+from ray_jobs.waltzrl.rollout.dialogue import WORLD_TEMPLATES, Reply, Request, Sampler
 from ray_jobs.waltzrl.rollout.hf import Sampling
-from ray_jobs.waltzrl.rollout.prompts import WORLD
 from ray_jobs.waltzrl.rollout.server import HTTPSampler, ModelServer, open_server
 from tests.unit.ray_jobs.waltzrl.completion_server import CompletionServer
 
@@ -41,7 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def requests(number: int) -> list[Request]:
     return [
-        Request(WORLD.conversation_messages(TEXTS[i % len(TEXTS)]), i, 0) for i in range(number)
+        Request(WORLD_TEMPLATES.conversation_messages(TEXTS[i % len(TEXTS)]), i, 0)
+        for i in range(number)
     ]
 
 

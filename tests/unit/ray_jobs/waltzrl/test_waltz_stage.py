@@ -10,7 +10,7 @@ import torch
 from ray_jobs.runtime.fit import WorkerContext
 from ray_jobs.waltzrl.config import WaltzConfig
 from ray_jobs.waltzrl.datasets.splits import open_prompts
-from ray_jobs.waltzrl.training.stage import Stage, Voices
+from ray_jobs.waltzrl.training.stage import SamplerFactory, Stage
 
 CONFIG = WaltzConfig(learning_rate=0.5, max_steps=10, warmup_steps=2)
 
@@ -19,7 +19,7 @@ def stage_of(config: WaltzConfig, preempted: Callable[[], bool] = lambda: False)
     """Stage 2; nothing is sampled or judged for what these tests ask."""
     nobody = cast(Any, None)
     place = WorkerContext(0, 1, torch.device("cpu"), lambda metrics: None, preempted)
-    return Stage(2, Voices(config, nobody), open_prompts(config).train, nobody, place)
+    return Stage(2, SamplerFactory(config, nobody), open_prompts(config).train, nobody, place)
 
 
 def rates(config: WaltzConfig) -> list[float]:

@@ -5,7 +5,8 @@ import pytest
 from data.errors import ConfigError
 from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.plan import make_plan
-from ray_jobs.waltzrl.config import PAPER_LEARNING_RATE, RECIPES, toy
+from ray_jobs.waltzrl.config import PAPER_LEARNING_RATE
+from ray_jobs.waltzrl.recipes import RECIPES, toy
 from ray_jobs.waltzrl.sweep import job_spec, main, recipe, trial_config
 
 SWEEP = SweepConfig(metric="faults", checks=9)
