@@ -140,25 +140,6 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
-class FirewallRule:
-    """`port_range` is (first, last), None for protocols without ports ("icmp", "all")."""
-
-    protocol: str
-    source_network: str
-    description: str
-    port_range: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FirewallRuleset:
-    id: str
-    name: str
-    region: str
-    rules: tuple[FirewallRule, ...]
-    instance_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class LaunchRequest:
     """One machine to launch. `user_data` may hold secrets and is kept out of the repr."""
 

@@ -2,7 +2,7 @@
 
 The methods are Lambda's endpoints of API 1.10.0. All of them wait for their turn in the
 account's rate, have timeouts, and raise from `autoscaler.errors`. Those that change nothing,
-or the same when sent twice, are retried; `launch` and `restart` never are.
+or the same when sent twice, are retried; `launch` never is.
 """
 
 import re
@@ -11,8 +11,6 @@ from typing import TypeVar
 
 from autoscaler.domain import (
     FileSystem,
-    FirewallRule,
-    FirewallRuleset,
     Image,
     Instance,
     Lane,
@@ -21,21 +19,18 @@ from autoscaler.domain import (
     SSHKey,
     TypeOffer,
 )
-from autoscaler.errors import ConfigError, NotFoundError, ProtocolError
+from autoscaler.errors import ConfigError, ProtocolError
+from autoscaler.lambda_cloud.launch_request import check_launch, write_launch
 from autoscaler.lambda_cloud.transport import Transport
 from autoscaler.lambda_cloud.wire import (
     Json,
     Node,
-    check_launch,
     read_file_system,
-    read_firewall_ruleset,
     read_image,
     read_instance,
     read_region,
     read_ssh_key,
     read_type_offer,
-    write_firewall_rule,
-    write_launch,
 )
 
 T = TypeVar("T")
@@ -63,12 +58,6 @@ class LambdaClient:
         answer = self._get(f"/instances/{_id(instance_id)}")
         return read_instance(answer.child("data"))
 
-    def rename_instance(self, instance_id: str, name: str) -> Instance:
-        answer = self._transport.send(
-            "POST", f"/instances/{_id(instance_id)}", body={"name": name}, repeatable=True
-        )
-        return read_instance(answer.child("data"))
-
     def wait_for_launch_slot(self, deadline_s: float | None = None) -> None:
         """Blocks until the account may launch; UnavailableError if not before `deadline_s`."""
         self._transport.wait_for_slot(Lane.LAUNCH, deadline_s)
@@ -90,25 +79,18 @@ class LambdaClient:
 
     def terminate(self, instance_ids: Sequence[str]) -> tuple[Instance, ...]:
         """The instances as they are now. NotFoundError if any is unknown: perhaps none ended."""
-        return self._operate("terminate", "terminated_instances", instance_ids, repeatable=True)
-
-    def restart(self, instance_ids: Sequence[str]) -> tuple[Instance, ...]:
-        return self._operate("restart", "restarted_instances", instance_ids, repeatable=False)
-
-    def _operate(
-        self, operation: str, field: str, instance_ids: Sequence[str], *, repeatable: bool
-    ) -> tuple[Instance, ...]:
         if not instance_ids:
             return ()
         ids: list[Json] = [_id(instance_id) for instance_id in instance_ids]
         answer = self._transport.send(
             "POST",
-            f"/instance-operations/{operation}",
+            "/instance-operations/terminate",
             body={"instance_ids": ids},
             lane=Lane.TERMINATE,
-            repeatable=repeatable,
+            repeatable=True,
         )
-        return tuple(read_instance(node) for node in answer.child("data").child(field).each())
+        ended = answer.child("data").child("terminated_instances")
+        return tuple(read_instance(node) for node in ended.each())
 
     # What there is to launch
 
@@ -138,41 +120,10 @@ class LambdaClient:
         )
         return read_ssh_key(answer.child("data"))
 
-    def delete_ssh_key(self, key_id: str) -> None:
-        """Succeeds for a key that is not there."""
-        self._delete(f"/ssh-keys/{_id(key_id)}")
-
-    # Firewall
-
-    def list_firewall_rulesets(self) -> tuple[FirewallRuleset, ...]:
-        return self._list("/firewall-rulesets", read_firewall_ruleset)
-
-    def create_firewall_ruleset(
-        self, name: str, region: str, rules: Sequence[FirewallRule]
-    ) -> FirewallRuleset:
-        """Not retried: after an unclear answer, list the rulesets."""
-        body: dict[str, Json] = {
-            "name": name,
-            "region": region,
-            "rules": [write_firewall_rule(rule) for rule in rules],
-        }
-        answer = self._transport.send("POST", "/firewall-rulesets", body=body, repeatable=False)
-        return read_firewall_ruleset(answer.child("data"))
-
-    def delete_firewall_ruleset(self, ruleset_id: str) -> None:
-        """Succeeds for one that is not there; ConflictError while an instance uses it."""
-        self._delete(f"/firewall-rulesets/{_id(ruleset_id)}")
-
-    # The three shapes of request
+    # The two shapes of read
 
     def _get(self, path: str, params: Mapping[str, str] | None = None) -> Node:
         return self._transport.send("GET", path, params=params, repeatable=True)
-
-    def _delete(self, path: str) -> None:
-        try:
-            self._transport.send("DELETE", path, repeatable=True)
-        except NotFoundError:
-            return
 
     def _list(self, path: str, read: Callable[[Node], T]) -> tuple[T, ...]:
         """Follows `page_token`, which the document has for some lists, wherever it appears."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from autoscaler.domain import Instance
 from autoscaler.errors import ConfigError
-from autoscaler.lambda_cloud.wire import MAX_TAG_VALUE_CHARS, check_tags
+from autoscaler.lambda_cloud.launch_request import MAX_TAG_VALUE_CHARS, check_tags
 
 # Ray's own names, see ray/autoscaler/tags.py.
 NODE_KIND = "ray-node-type"
@@ -92,7 +92,7 @@ def node_tags(instance: Instance, local: Mapping[str, str]) -> dict[str, str] | 
 
 
 def instance_name(cluster: str, kind: str, nonce: str) -> str:
-    """At most 51 characters, whatever the cluster is called; also valid as a hostname."""
+    """At most 54 characters, whatever the cluster is called; also valid as a hostname."""
     return f"ray-{slug(cluster)}-{'h' if kind == KIND_HEAD else 'w'}-{nonce}"
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from autoscaler.domain import Instance, InstanceType, LaunchRequest, Status
 from autoscaler.errors import ConfigError
 from autoscaler.lambda_cloud import tags
-from autoscaler.lambda_cloud.wire import check_launch
+from autoscaler.lambda_cloud.launch_request import check_launch
 from tests.unit.autoscaler.lambda_rig import worker_spec
 
 TYPE = InstanceType("gpu_1x_a10", "", "", 129, 30, 200, 1434, 1)
@@ -102,7 +102,7 @@ def test_a_cluster_name_that_no_tag_holds_is_named(name):
 def test_every_cluster_makes_names_that_lambda_takes(cluster, kind, nonce):
     tags.check_cluster_name(cluster)
     name = tags.instance_name(cluster, kind, nonce)
-    assert len(name) <= 51
+    assert len(name) <= 54
     check_launch(LaunchRequest("r", "t", "k", name, hostname=name))
     lost = machine(name)
     assert tags.nonce_of(lost) == nonce
