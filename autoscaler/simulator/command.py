@@ -27,13 +27,25 @@ from autoscaler.simulator.machines.namespaces import (
 from autoscaler.simulator.machines.relay import Relay
 from autoscaler.simulator.server import SimulatedCloud
 
-DEFAULT_KEY = "sim"
+_DEFAULT_KEY = "sim"
 _RENAMED_FIELDS = {"ails_within_s": "fails_within_s"}
 """Old names that `--set` still takes."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's flags on a parser, own or of a larger command."""
+def main(argv: Sequence[str] | None = None, prog: str = "python -m autoscaler.simulator") -> int:
+    """Serves until SIGINT or SIGTERM, and prints the URL once it listens.
+
+    The API key is `LAMBDA_API_KEY`, else `sim`. Returns the exit code: 0; 2 for invalid flags,
+    a port in use, or a host that cannot make the machines; 3 from `--check` on such a host.
+    """
+    return _serve(_parser(prog).parse_args(argv))
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Lambda Cloud's API on this machine. No instance of it costs anything.",
+    )
     parser.add_argument(
         "--machines",
         choices=["none", "auto", "root", "user"],
@@ -78,28 +90,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--check", action="store_true", help="print whether this host can make machines, and exit"
     )
     parser.add_argument("--listener-fd", type=int, help=argparse.SUPPRESS)
+    return parser
 
 
-def serve(args: argparse.Namespace) -> int:
-    """Serves until SIGINT or SIGTERM, and prints the URL once it listens.
-
-    The API key is `LAMBDA_API_KEY`, else `sim`. Returns the exit code: 0; 2 for invalid flags,
-    a port in use, or a host that cannot make the machines; 3 from `--check` on such a host.
-    """
+def _serve(args: argparse.Namespace) -> int:
     try:
         config = _config(args)
         clock = _clock(args.speed)
     except ValueError as error:
-        return _mistake(str(error))
+        return _usage_error(str(error))
     mode, reason = ("user", "") if args.listener_fd is not None else probe.choose(args.machines)
     if args.check:
         sys.stdout.write(f"{mode}\n")
         sys.stderr.write(f"{reason}\n" if reason else "")
         return 3 if reason else 0
     if mode == "user" and args.forward:
-        return _mistake("--forward: machines without root cannot reach this host's servers")
+        return _usage_error("--forward: machines without root cannot reach this host's servers")
     if reason and args.machines != "auto":
-        return _mistake(f"--machines {args.machines}: {reason}")
+        return _usage_error(f"--machines {args.machines}: {reason}")
     if reason:
         sys.stderr.write(f"no machines, records only: {reason}\n")
     stop = {signal.SIGINT, signal.SIGTERM}
@@ -112,14 +120,14 @@ def serve(args: argparse.Namespace) -> int:
             sys.stdout.flush()
             signal.sigwait(stop)
     except (OSError, OverflowError) as error:
-        return _mistake(f"cannot listen on {args.host}:{args.port}: {error}")
+        return _usage_error(f"cannot listen on {args.host}:{args.port}: {error}")
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return 0
 
 
 def _config(args: argparse.Namespace) -> CloudConfig:
-    key = os.environ.get("LAMBDA_API_KEY") or DEFAULT_KEY
+    key = os.environ.get("LAMBDA_API_KEY") or _DEFAULT_KEY
     known = {f.name for f in fields(CloudConfig)} - {"seed", "api_keys"}
     given: dict[str, Any] = {}
     for setting in args.set:
@@ -196,16 +204,6 @@ def _shut_down(sim: SimulatedCloud, instance_id: str) -> None:
         sim.add_fault(InstanceFault("shutdown", instance_id=instance_id))
 
 
-def _mistake(message: str) -> int:
+def _usage_error(message: str) -> int:
     sys.stderr.write(f"{message}\n")
     return 2
-
-
-def main(argv: Sequence[str] | None = None, prog: str = "python -m autoscaler.simulator") -> int:
-    """Entry of `python -m autoscaler.simulator` and `raylambda sim`."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Lambda Cloud's API on this machine. No instance of it costs anything.",
-    )
-    add_arguments(parser)
-    return serve(parser.parse_args(argv))

@@ -1,6 +1,6 @@
-"""One request to Lambda's API from its bytes to its answer, without a network.
+"""Lambda's API over a simulated cloud: one request from its bytes to its answer, without a network.
 
-The order is that of a gateway before a service: key, rate, path, fault, body, effect.
+The checks are in the order of a gateway before a service: key, rate, fault, path, body, effect.
 """
 
 import base64
@@ -29,7 +29,7 @@ _BEFORE_THE_RATE = ("global/invalid-api-key", "global/account-inactive")
 
 @dataclass(frozen=True)
 class Request:
-    """An HTTP request. `path` is the whole path, without the query."""
+    """An HTTP request. `path` is the full path without the query."""
 
     method: str
     path: str
@@ -50,7 +50,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Broken:
-    """No response: the connection is reset, or the client waits until it gives up."""
+    """No response: a `reset`, or a `timeout` in which the client waits until it gives up."""
 
     how: str
 
@@ -60,7 +60,7 @@ Answer = Reply | Broken
 
 @dataclass(frozen=True)
 class CallRecord:
-    """A line of the call log. `key` is a fingerprint; `outcome` a status or a break."""
+    """A line of the call log. `outcome` is a status, `reset` or `timeout`; `key` a fingerprint."""
 
     at: float
     endpoint: str
@@ -138,7 +138,7 @@ class Api:
             raise errors.account_inactive()
 
     def _limited(self, name: str, key: str) -> Reply | None:
-        """The 429 of a request over the rate; None for one that may run."""
+        """The 429 of a request over the rate limit; None for one within it."""
         config = self.cloud.config
         wait_s = self.limits.admit(key, name == "launch", self.cloud.clock.client_now())
         if wait_s == 0:
@@ -171,7 +171,7 @@ class Api:
                 call.body = parse_body(name, raw, reject)
             body = handler(self.cloud, call)
         except errors.ApiError:
-            # The client does not learn what the service said: its line is broken.
+            # The fault hides the service's refusal from the client.
             if fault is not None:
                 return _failed(fault)
             raise

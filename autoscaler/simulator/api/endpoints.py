@@ -1,4 +1,4 @@
-"""The API's calls: path, name, and what each does to the cloud."""
+"""The calls of Lambda's API: method and path, name, and what each does to the cloud."""
 
 import base64
 import re
@@ -8,7 +8,7 @@ from typing import Any
 
 from autoscaler.simulator.api.validation import launch_spec
 from autoscaler.simulator.cloud import errors
-from autoscaler.simulator.cloud.account import FileSystem, file_system_json
+from autoscaler.simulator.cloud.account import FileSystem
 from autoscaler.simulator.cloud.cloud import Cloud
 from autoscaler.simulator.cloud.instances import Instance, instance_json
 from autoscaler.simulator.cloud.launch import mount_points
@@ -17,7 +17,7 @@ from autoscaler.simulator.cloud.offers import IMAGES, REGIONS, TYPES, region_jso
 
 @dataclass
 class Call:
-    """One call on its way. `subject` is what the call log says it was about."""
+    """One call. `subject` is what the call log shows; `commit_after_s` delays a launch."""
 
     id: str = ""
     query: Mapping[str, str] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Call:
 
 
 Handler = Callable[[Cloud, Call], dict[str, Any]]
-"""Returns the whole body of a 200. ApiError for a refusal."""
+"""Returns the body of a 200; ApiError for any other answer."""
 
 
 def _show(cloud: Cloud, instance: Instance, status: str | None = None) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _decode_token(token: str) -> int:
     try:
         return int(base64.urlsafe_b64decode(token).removeprefix(b"after:"))
     except ValueError:
-        raise errors.invalid_parameters("page_token: not one of this API") from None
+        raise errors.invalid_parameters("page_token: not a token of this list") from None
 
 
 def _get(cloud: Cloud, call: Call) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _delete_ssh_key(cloud: Cloud, call: Call) -> dict[str, Any]:
 
 
 def _show_file_system(cloud: Cloud, fs: FileSystem) -> dict[str, Any]:
-    return file_system_json(fs, cloud.file_system_in_use(fs.name, fs.id))
+    return fs.to_json(cloud.file_system_in_use(fs.name, fs.id))
 
 
 def _file_systems(cloud: Cloud, call: Call) -> dict[str, Any]:
@@ -209,7 +209,7 @@ _PATTERNS = [
 
 
 def find(method: str, path: str) -> tuple[str, Handler, str] | None:
-    """(name, handler, id in the path) of a call below `/api/v1`; None for no such path."""
+    """(name, handler, id in the path) of a call below `/api/v1`; None for an unknown path."""
     for wanted, pattern, name, handler in _PATTERNS:
         if method == wanted and (match := pattern.fullmatch(path)):
             return name, handler, match.groupdict().get("id", "")

@@ -1,4 +1,4 @@
-"""Rate limits as token buckets, and the count of what went over them."""
+"""Rate limits of the account: token buckets, and the count of requests over them."""
 
 from collections import Counter
 
@@ -6,7 +6,7 @@ from autoscaler.simulator.cloud.config import CloudConfig
 
 
 class TokenBucket:
-    """`burst` tokens at most, one more each `interval_s` seconds."""
+    """At most `burst` tokens, refilled by one per `interval_s` seconds; 0: no limit."""
 
     def __init__(self, interval_s: float, burst: int) -> None:
         self._interval_s = interval_s
@@ -15,7 +15,7 @@ class TokenBucket:
         self._at: float | None = None
 
     def wait_s(self, now: float) -> float:
-        """Seconds until a token is there; 0 when one is."""
+        """Seconds until there is a token; 0 when there is one."""
         if self._interval_s == 0:
             return 0.0
         if self._at is not None:
@@ -26,16 +26,16 @@ class TokenBucket:
         return 0.0 if self._tokens > 1 - 1e-6 else (1 - self._tokens) * self._interval_s
 
     def take(self) -> None:
-        """Takes a token. Without one the debt is forgiven: what is over is counted elsewhere."""
+        """Takes a token if there is one; `RateLimits` counts requests that come without."""
         self._tokens = max(0.0, self._tokens - 1)
 
     def put_back(self) -> None:
-        """Gives back the token of a request that does not count after all."""
+        """Returns the token of a request that does not count."""
         self._tokens = min(self._burst, self._tokens + 1)
 
 
 class RateLimits:
-    """The account's two allowances, counted whether or not they are enforced.
+    """The rate limits of requests and of launches, counted even where they are not enforced.
 
     `over["requests"]` and `over["launches"]` count the requests that came too early.
     """
@@ -55,9 +55,9 @@ class RateLimits:
         return self._requests[scope], self._launches[scope]
 
     def admit(self, key: str, is_launch: bool, now: float) -> float:
-        """0 when the request may run, else the seconds that its sender should have waited.
+        """0 when the request may run, else the seconds that it came too early.
 
-        A refused request uses no allowance. With `enforce_rates` off every request may run.
+        A refused request uses no token. Without `enforce_rates` every request may run.
         """
         requests, launches = self._buckets(key)
         as_request = not is_launch or self._config.launches_use_request_allowance
@@ -76,6 +76,6 @@ class RateLimits:
         return 0.0
 
     def launch_refused(self, key: str) -> None:
-        """Tells that an admitted launch ended in a refusal (4xx)."""
+        """Reports that an admitted launch got a 4xx."""
         if not self._config.refused_launches_use_allowance:
             self._buckets(key)[1].put_back()

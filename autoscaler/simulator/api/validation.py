@@ -1,6 +1,6 @@
-"""Request bodies against their schemas, as the API's document has them.
+"""Request bodies: their JSON schemas from Lambda's OpenAPI document, and their validation.
 
-No message repeats a value: user data and keys pass through here.
+Messages never contain a value: user data and keys pass through here.
 """
 
 import json
@@ -102,13 +102,13 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         rules={"type": "array", "items": _RULE},
     ),
 }
-"""By endpoint. `quantity` is of the document's own example, though not of its schema."""
+"""By endpoint. `quantity` is in the document's example, though not in its schema."""
 
 _VALIDATORS = {name: Draft202012Validator(schema) for name, schema in SCHEMAS.items()}
 
 
 def parse_body(endpoint: str, raw: bytes, reject_unknown_fields: bool) -> dict[str, Any]:
-    """The decoded body of a call that has one. ApiError 400 names the field that is wrong."""
+    """Decodes and validates the body of a call. ApiError 400 names the field that is wrong."""
     try:
         body = json.loads(raw)
     except ValueError:
@@ -125,7 +125,7 @@ def parse_body(endpoint: str, raw: bytes, reject_unknown_fields: bool) -> dict[s
 
 
 def launch_spec(body: dict[str, Any], config: CloudConfig) -> LaunchSpec:
-    """A launch body that fits its schema, as a spec. ApiError 400 for what a schema cannot say."""
+    """The launch of a valid body. ApiError 400 for what its schema cannot say."""
     if body.get("quantity", 1) != 1:
         raise invalid_parameters("Requested too many instances.")
     user_data = body.get("user_data", "")

@@ -1,4 +1,4 @@
-"""What an account owns beside instances: SSH keys, file systems, firewall rulesets."""
+"""What an account owns besides instances: SSH keys, file systems, firewall rulesets."""
 
 import hashlib
 import ipaddress
@@ -11,45 +11,7 @@ from typing import Any
 
 from autoscaler.simulator.cloud import errors
 from autoscaler.simulator.cloud.config import CloudConfig
-from autoscaler.simulator.cloud.errors import invalid_parameters
 from autoscaler.simulator.cloud.offers import REGIONS, region_json
-
-# Firewall rulesets: which traffic reaches an instance from outside, by region.
-
-
-@dataclass(frozen=True)
-class FirewallRuleset:
-    """Rules as the API has them: protocol, port range, source network, description."""
-
-    id: str
-    name: str
-    region: str
-    rules: tuple[dict[str, Any], ...]
-    created_at: float
-
-    def to_json(self, instance_ids: list[str]) -> dict[str, Any]:
-        """The API's `FirewallRuleset` object."""
-        return {
-            "id": self.id,
-            "name": self.name,
-            "region": region_json(self.region),
-            "rules": list(self.rules),
-            "created": datetime.fromtimestamp(self.created_at, UTC).isoformat(),
-            "instance_ids": instance_ids,
-        }
-
-
-def check_rule(rule: dict[str, Any]) -> None:
-    """ApiError 400 for what the rule's schema cannot say: ports and CIDR notation."""
-    has_ports = "port_range" in rule
-    if has_ports == (rule["protocol"] == "icmp"):
-        raise invalid_parameters("port_range: required, except that icmp must not have it")
-    if has_ports and rule["port_range"][0] > rule["port_range"][1]:
-        raise invalid_parameters("port_range: must be [min, max]")
-    try:
-        ipaddress.IPv4Network(rule["source_network"])
-    except ValueError:
-        raise invalid_parameters("source_network: not an IPv4 network") from None
 
 
 @dataclass(frozen=True)
@@ -74,9 +36,47 @@ class FileSystem:
     region: str
     created_at: float
 
+    def to_json(self, in_use: bool) -> dict[str, Any]:
+        """The API's `Filesystem` object."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "mount_point": f"/lambda/nfs/{self.name}",
+            "created": datetime.fromtimestamp(self.created_at, UTC).isoformat(),
+            "created_by": {"id": "0" * 32, "email": "owner@example.com", "status": "active"},
+            "is_in_use": in_use,
+            "region": region_json(self.region),
+            "bytes_used": 0,
+        }
+
+
+@dataclass(frozen=True)
+class FirewallRuleset:
+    """Inbound rules of one region, each as the API has it."""
+
+    id: str
+    name: str
+    region: str
+    rules: tuple[dict[str, Any], ...]
+    created_at: float
+
+    def to_json(self, instance_ids: list[str]) -> dict[str, Any]:
+        """The API's `FirewallRuleset` object."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "region": region_json(self.region),
+            "rules": list(self.rules),
+            "created": datetime.fromtimestamp(self.created_at, UTC).isoformat(),
+            "instance_ids": instance_ids,
+        }
+
 
 class Account:
-    """SSH keys and file systems by name, rulesets by id. Not locked: the cloud that owns it is."""
+    """SSH keys and file systems by name, rulesets by id. Callers hold the cloud's lock.
+
+    What the API would refuse raises ApiError.
+    """
 
     def __init__(self, config: CloudConfig) -> None:
         self._config = config
@@ -91,9 +91,9 @@ class Account:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def add_ssh_key(self, name: str, public_key: str | None) -> dict[str, Any]:
-        """Stores a key; without a public one makes a pair, whose private half is only here.
+        """Stores a public key; without one makes a pair, whose private key only this answer has.
 
-        A name that is taken is refused as invalid: the document has no other code for it.
+        A duplicate name is `global/invalid-parameters`: the API's document has no other code.
         """
         if name in self.ssh_keys:
             raise errors.invalid_parameters(f"SSH key {name} already exists.")
@@ -106,7 +106,7 @@ class Account:
         return body if private_key is None else {**body, "private_key": private_key}
 
     def delete_ssh_key(self, key_id: str) -> None:
-        """Forgets a key; machines that know it keep it."""
+        """Deletes a key; machines that have it keep it."""
         for name, key in self.ssh_keys.items():
             if key.id == key_id:
                 del self.ssh_keys[name]
@@ -114,7 +114,7 @@ class Account:
         raise errors.not_found()
 
     def create_file_system(self, name: str, region: str, now: float) -> FileSystem:
-        """Makes an empty file system in a region."""
+        """Makes an empty file system."""
         if region not in REGIONS:
             raise errors.invalid_parameters(f"Region {region} does not exist.")
         if name in self.file_systems:
@@ -126,11 +126,11 @@ class Account:
         return made
 
     def create_firewall_ruleset(self, body: dict[str, Any], now: float) -> FirewallRuleset:
-        """Makes a ruleset of a valid body; names may repeat."""
+        """Makes a ruleset of a body that fits its schema; names may repeat."""
         if body["region"] not in REGIONS:
             raise errors.invalid_parameters(f"Region {body['region']} does not exist.")
         for rule in body["rules"]:
-            check_rule(rule)
+            _check_rule(rule)
         made = FirewallRuleset(
             self._new_id("firewall ruleset"),
             body["name"],
@@ -146,22 +146,21 @@ class Account:
         return next((f for f in self.file_systems.values() if f.id == fs_id), None)
 
 
-def file_system_json(fs: FileSystem, in_use: bool) -> dict[str, Any]:
-    """The API's `Filesystem` object."""
-    return {
-        "id": fs.id,
-        "name": fs.name,
-        "mount_point": f"/lambda/nfs/{fs.name}",
-        "created": datetime.fromtimestamp(fs.created_at, UTC).isoformat(),
-        "created_by": {"id": "0" * 32, "email": "owner@example.com", "status": "active"},
-        "is_in_use": in_use,
-        "region": region_json(fs.region),
-        "bytes_used": 0,
-    }
+def _check_rule(rule: dict[str, Any]) -> None:
+    """ApiError 400 for what the schema of a rule cannot say: ports, and an IPv4 network."""
+    has_ports = "port_range" in rule
+    if has_ports == (rule["protocol"] == "icmp"):
+        raise errors.invalid_parameters("port_range: required, except that icmp must not have it")
+    if has_ports and rule["port_range"][0] > rule["port_range"][1]:
+        raise errors.invalid_parameters("port_range: must be [min, max]")
+    try:
+        ipaddress.IPv4Network(rule["source_network"])
+    except ValueError:
+        raise errors.invalid_parameters("source_network: not an IPv4 network") from None
 
 
 def _new_key_pair() -> tuple[str, str]:
-    """(private, public), made by OpenSSH."""
+    """(private key, public key), made by OpenSSH."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "key")
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "noname", "-f", str(path)]

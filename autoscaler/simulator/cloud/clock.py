@@ -1,8 +1,8 @@
-"""The two clocks of the simulated cloud.
+"""Clocks of the simulated cloud: virtual time that tests advance, or scaled real time.
 
 Cloud time (`now`) drives boots, capacity, faults and the bill. Client time (`client_now`)
-drives the rate limits alone: a client paces itself by its own watch, which a sped-up cloud
-does not speed up. In virtual time both are the same.
+drives the rate limits alone: a client paces itself in real time, whatever the cloud's speed.
+In virtual time both are the same.
 """
 
 import threading
@@ -10,23 +10,23 @@ import time
 from typing import Protocol
 
 VIRTUAL_EPOCH_S = 1_767_225_600.0
-"""Where virtual time begins: 2026-01-01T00:00:00Z, so that runs with one seed are equal."""
+"""2026-01-01T00:00:00Z, where virtual time begins: runs of one seed have equal times."""
 
 
 class Clock(Protocol):
-    """What the cloud asks of a clock."""
+    """The cloud's source of time. Neither reading ever goes back."""
 
     def now(self) -> float:
-        """Cloud time in seconds since the epoch; never goes back."""
+        """Cloud time in seconds since the epoch."""
         ...
 
     def client_now(self) -> float:
-        """The time by which a client paces its requests, in seconds; never goes back."""
+        """The time by which clients pace their requests, in seconds."""
         ...
 
 
 class VirtualClock:
-    """Time that stands still until `advance`. Safe across threads."""
+    """Time that only `advance` moves. Safe across threads."""
 
     def __init__(self, start_s: float = VIRTUAL_EPOCH_S) -> None:
         self._now = start_s
@@ -39,7 +39,7 @@ class VirtualClock:
         return self._now
 
     def advance(self, seconds: float) -> float:
-        """Moves time on and returns the new time. ValueError for a negative step."""
+        """Advances time and returns the new time. ValueError for a negative step."""
         if not seconds >= 0:
             raise ValueError(f"seconds: time cannot go back by {seconds}")
         with self._lock:
@@ -50,7 +50,7 @@ class VirtualClock:
 class ScaledClock:
     """Real time, `speed` cloud seconds to one real second.
 
-    Cloud time starts at the wall clock's reading, so that creation times make sense.
+    Cloud time starts at the wall clock's time, so that creation times make sense.
     """
 
     def __init__(self, speed: float = 1.0) -> None:

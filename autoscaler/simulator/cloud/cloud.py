@@ -1,8 +1,8 @@
-"""The simulated cloud: a state machine over an injected clock.
+"""The simulated cloud: a state machine over an injected clock, with an agenda of what is due.
 
-Nothing happens between calls: `settle` brings every boot, fault and end that has come due
-into effect, in the order of their times. Every public method expects the caller to hold
-`lock`; `advance` of the server and the API do so.
+Nothing happens between calls: `settle` carries out every boot, fault and end that has come due,
+in the order of their times. The caller of a public method holds `lock`, as `Simulation` and
+`Api` do.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from autoscaler.simulator.cloud.offers import TYPES, Capacity
 from autoscaler.simulator.machines.machines import Machines
 
 Action = Callable[[float], None]
-"""What comes due: called with the cloud time it was due at."""
+"""An entry of the agenda, called with the cloud time at which it was due."""
 
 
 class Cloud:
@@ -38,7 +38,7 @@ class Cloud:
         self.faults = FaultRegistry()
         self.capacity = Capacity(config, clock.now())
         self.instances: dict[str, Instance] = {}
-        """Every instance there ever was, oldest first."""
+        """Every instance there ever was, by id, oldest first."""
         self.burn_cents_per_hour = 0
         self.peak_burn_cents_per_hour = 0
         self._machines = machines
@@ -55,7 +55,7 @@ class Cloud:
         heapq.heappush(self._agenda, (due, self._planned, action))
 
     def settle(self) -> float:
-        """Brings into effect what has come due; returns the cloud time now."""
+        """Carries out what has come due; returns the cloud time now."""
         now = self.clock.now()
         while self._agenda and self._agenda[0][0] <= now:
             due, _, action = heapq.heappop(self._agenda)
@@ -65,7 +65,7 @@ class Cloud:
     # ---- launch
 
     def admit(self, spec: LaunchSpec) -> None:
-        """Raises ApiError when the cloud would refuse this launch now."""
+        """Raises ApiError if the cloud refuses this launch now."""
         check_names(spec, self.account, self.config.launch_not_found_status)
         quota = self.config.max_instances
         if quota is not None and sum(i.alive for i in self._known.values()) >= quota:
@@ -108,7 +108,7 @@ class Cloud:
         return instance
 
     def commit_later(self, spec: LaunchSpec, after_s: float) -> None:
-        """Makes the instance of an admitted launch some time from now."""
+        """Makes the instance of an admitted launch `after_s` cloud seconds from now."""
 
         def commit(due: float) -> None:
             self.commit(spec, due)
@@ -142,7 +142,7 @@ class Cloud:
         if instance.status != "booting" or "stuck_booting" in instance.faults:
             return
         self._address(instance, at)
-        # Asked again: one that restarts has its address already, but may not answer yet.
+        # A machine that restarts has its address already, but may not answer yet.
         if self._machines.address(instance.id) is None:
             self._plan(at + 1, lambda due: self._activate(instance, due))
             return
@@ -151,14 +151,11 @@ class Cloud:
             instance.metered_from = at
 
     def add_fault(self, fault: Fault) -> int:
-        """Puts a fault in force; a fault of one instance is planned at once.
-
-        ValueError for an instance that is not known.
-        """
+        """Adds a fault and returns its number. ValueError for an unknown instance."""
         now = self.clock.now()
         if isinstance(fault, InstanceFault) and fault.instance_id is not None:
             if fault.instance_id not in self._known:
-                raise ValueError(f"instance_id: {fault.instance_id[:64]} is not known")
+                raise ValueError(f"instance_id: {fault.instance_id[:64]} is unknown")
             self._inject(self._known[fault.instance_id], fault, now)
         return self.faults.add(fault, now)
 
@@ -208,7 +205,7 @@ class Cloud:
         self._plan(at + self._remembered_s("terminated"), lambda _: self._forget(instance))
 
     def terminate(self, ids: list[str]) -> list[Instance]:
-        """Ends instances. What has ended already is as unknown as what never was."""
+        """Terminates instances. One that has ended is unknown, like one that never was."""
         found = [self._known.get(i) for i in dict.fromkeys(ids)]
         known = [i for i in found if i and i.status not in ("terminated", "preempted")]
         skip = self.config.terminate_unknown == "skip" and known
@@ -244,22 +241,22 @@ class Cloud:
     # ---- reading
 
     def get(self, instance_id: str) -> Instance:
-        """The instance of this id; ApiError 404 when it is gone for long or never was."""
+        """The instance of this id; ApiError 404 if it is unknown or was forgotten after its end."""
         instance = self._known.get(instance_id)
         if instance is None:
             raise errors.does_not_exist("Specified instance")
         return instance
 
     def listed(self) -> list[tuple[Instance, str]]:
-        """What the list shows now, oldest first, with the statuses that it shows."""
+        """What `GET /instances` shows now, oldest first, each with the status that it shows."""
         now = self.clock.now()
         at = now - self.faults.list_age_s(now)
         lag_s = self.faults.list_lag_s(now)
-        left_out = self.faults.omitted(now)
+        omitted = self.faults.omitted(now)
         rows = []
         for i in self._known.values():
             status = self._listed_status(i, at, lag_s)
-            if status is None or any(fnmatchcase(i.id, pattern) for pattern in left_out):
+            if status is None or any(fnmatchcase(i.id, pattern) for pattern in omitted):
                 continue
             if self._omissions.random() >= self.config.omitted_chance:
                 rows.append((i, status))
@@ -277,14 +274,14 @@ class Cloud:
         return status
 
     def file_system_in_use(self, name: str, fs_id: str) -> bool:
-        """Whether an instance that is not gone mounts the file system."""
+        """Whether an instance that has not ended mounts the file system."""
         return any(
             name in i.spec.file_system_names or fs_id in (m for _, m in i.spec.mounts)
             for i in self._present()
         )
 
     def instances_behind(self, ruleset_id: str) -> list[str]:
-        """Ids of the instances that are not gone and have the firewall ruleset."""
+        """Ids of the instances with the firewall ruleset that have not ended."""
         return [i.id for i in self._present() if ruleset_id in i.spec.firewall_ruleset_ids]
 
     def _present(self) -> list[Instance]:

@@ -1,15 +1,18 @@
-"""How the simulated account behaves. What Lambda does not document is a field here."""
+"""The configuration of a simulated account: timing, capacity, limits, and the API's open questions.
+
+What Lambda does not document is a field here, so that a test can try each possibility.
+"""
 
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
 Range = tuple[float, float]
-"""(least, most); values are drawn evenly between them."""
+"""(minimum, maximum) of a uniform draw."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """An offering's opening time, in cloud seconds since the cloud began.
+    """A time with capacity, in cloud seconds since the cloud began.
 
     `instance_type` and `region` are shell patterns (`gpu_*`, `*`). An offering that any
     window matches has capacity inside its windows only.
@@ -27,16 +30,16 @@ def _boots() -> dict[str, Range]:
 
 @dataclass(frozen=True)
 class CloudConfig:
-    """The account and its region of the world; the defaults are what has been reported.
+    """How the account behaves; the defaults are what users of Lambda have reported.
 
     Durations and times are cloud seconds, chances are between 0 and 1. ValueError names the
-    field that cannot be.
+    field that is invalid.
     """
 
     seed: int = 0
-    """Every draw derives from it: the same calls at the same times get the same answers."""
+    """Seed of all random draws: the same calls at the same times get the same answers."""
     api_keys: tuple[str, ...] = ("sim",)
-    """The keys that open the account."""
+    """The account's API keys."""
 
     # Boot and end of an instance
     boot_s: dict[str, Range] = field(default_factory=_boots)
@@ -56,37 +59,37 @@ class CloudConfig:
     restart_s: float = 60.0
     """How long a restarted instance shows `booting`."""
     status_after_shutdown: Literal["active", "unhealthy"] = "unhealthy"
-    """What an instance shows whose own system was shut down; it bills in both cases."""
+    """Status of an instance whose system shut down; it is billed in both cases."""
     stuck_booting_chance: float = 0.0
     """Chance that an instance never leaves `booting`."""
     unhealthy_chance: float = 0.0
     """Chance that an instance becomes `unhealthy` within `fails_within_s` of being active."""
     preempted_chance: float = 0.0
-    """Chance that an instance is taken away within `fails_within_s` of being active."""
+    """Chance that an instance is preempted within `fails_within_s` of being active."""
     dead_cuda_chance: float = 0.0
     """Chance that an instance becomes active with a CUDA that does not start."""
     fails_within_s: float = 7200.0
-    """See the two chances above."""
+    """When `unhealthy_chance` and `preempted_chance` strike, after being active."""
 
     # Capacity
     windows: tuple[Window, ...] = ()
-    """Fixed opening times."""
+    """Fixed times with capacity."""
     mean_open_s: float | None = None
-    """Mean length of random openings, exponential, by offering; None: always open."""
+    """Mean length of random spells with capacity, exponential, by offering; None: always."""
     mean_closed_s: float = 600.0
-    """Mean length of the gaps between random openings."""
+    """Mean length of the spells without."""
     advertised_lag_s: float = 0.0
-    """How old the capacity is that `/instance-types` shows."""
+    """Age of the capacity that `/instance-types` shows."""
     refused_chance: float = 0.0
-    """Chance that a launch is refused though there is capacity."""
+    """Chance that a launch gets insufficient capacity though there is some."""
     max_instances: int | None = None
-    """Quota of instances; None: none."""
+    """Quota of instances; None: no quota."""
     max_file_systems: int = 24
     """Quota of file systems."""
 
     # Rate limits, on the client's clock
     request_interval_s: float = 1.0
-    """The account's allowance: one request each so many seconds."""
+    """One request per this many seconds."""
     request_burst: int = 1
     """Requests that an idle account may send at once."""
     launch_interval_s: float = 12.0
@@ -94,37 +97,37 @@ class CloudConfig:
     launch_burst: int = 1
     """"One per 12 s, or five per minute" may also mean 5 here."""
     rate_scope: Literal["account", "key"] = "account"
-    """What shares one allowance."""
+    """What shares one rate limit."""
     enforce_rates: bool = True
-    """False: what is over the rate is counted, not refused."""
+    """False: requests over the rate are counted, not refused."""
     launches_use_request_allowance: bool = True
-    """Whether a launch counts among the requests too."""
+    """Whether a launch also counts as a request."""
     refused_launches_use_allowance: bool = True
-    """Whether a launch that is refused (4xx) has used the launch allowance."""
+    """Whether a launch that gets a 4xx has used the launch allowance."""
     rate_limited_code: str | None = "global/rate-limited"
     """Error code of a 429; None: an empty body."""
     send_retry_after: bool = False
-    """Whether a 429 says when to come back."""
+    """Whether a 429 has a `Retry-After`."""
 
     # Lists
     page_size: int | None = None
-    """Instances on one page of the list; None: no pages, as documented."""
+    """Instances per page of the list; None: no pages, as documented."""
     list_lag_s: Range = (0, 0)
-    """How long a new instance is missing from the list (it answers by id)."""
+    """How long the list omits a new instance (`GET /instances/{id}` has it)."""
     omitted_chance: float = 0.0
-    """Chance, by instance and list, that the list leaves a live instance out."""
+    """Chance, by instance and list, that the list omits a live instance."""
 
     # Refusals that the document leaves open
     reject_unknown_fields: bool = True
-    """Whether a request with a field that the document does not know is refused."""
+    """Whether a request with an undocumented field is refused."""
     launch_not_found_status: Literal[400, 404] = 404
-    """HTTP status of a launch that names what is not there; the document has both."""
+    """Status of a launch that names something unknown; the document has both."""
     terminate_unknown: Literal["refuse-all", "skip"] = "refuse-all"
-    """A terminate of several ids of which some are unknown."""
+    """What a terminate does when some of its ids are unknown."""
     terminate_again: Literal["ok", "unknown-error"] = "ok"
-    """A terminate of what is terminating: 200, or 400 `global/unknown`."""
+    """A terminate of an instance that is terminating: 200, or 400 `global/unknown`."""
     max_tags: int | None = None
-    """Most tags of one launch."""
+    """Maximum of tags per launch; None: none."""
     reserved_tag_prefix: str | None = "lambda-ai-"
     """Tag keys that only Lambda may set."""
 
@@ -134,7 +137,7 @@ class CloudConfig:
     billing_until: Literal["request", "terminated"] = "request"
     """When a termination stops the meter."""
     nonce_tag: str = "raylambda-nonce"
-    """The tag that names one intended launch; two instances with one value are duplicates."""
+    """The tag of one intended launch: two instances with the same value are duplicates."""
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -153,9 +156,9 @@ class CloudConfig:
         if self.page_size is not None and self.page_size < 1:
             raise ValueError(f"page_size: {self.page_size} must be at least 1")
         if not self.api_keys or not all(self.api_keys):
-            raise ValueError("api_keys: at least one key, none of them empty")
+            raise ValueError("api_keys: must hold at least one key, none of them empty")
 
 
 def _check_range(name: str, span: Range) -> None:
     if not 0 <= span[0] <= span[1]:
-        raise ValueError(f"{name}: {span} is not (least, most) from 0 upwards")
+        raise ValueError(f"{name}: {span} is not (minimum, maximum) from 0 upwards")

@@ -1,12 +1,12 @@
-"""The API's documented errors, each with its HTTP status and code."""
+"""Lambda's documented API errors, each with its HTTP status and code."""
 
 from typing import Any
 
 
 class ApiError(Exception):
-    """A refusal in the API's own form.
+    """An error answer of the API.
 
-    `suggestion` is sent when it is not None; for some codes the API's document requires it.
+    `suggestion` is sent unless it is None; the API's document requires it for some codes.
     """
 
     def __init__(self, status: int, code: str, message: str, suggestion: str | None = None) -> None:
@@ -25,7 +25,7 @@ class ApiError(Exception):
 
 
 def invalid_parameters(message: str) -> ApiError:
-    """400: the request does not fit its schema, or asks for what cannot be."""
+    """400: the request does not fit its schema, or asks for something impossible."""
     return ApiError(400, "global/invalid-parameters", message)
 
 
@@ -55,7 +55,7 @@ def not_found() -> ApiError:
 
 
 def does_not_exist(what: str, status: int = 404) -> ApiError:
-    """404 (400 in some launches): a named thing that is not there."""
+    """404 (400 for launches, where so configured): no such object."""
     return ApiError(
         status,
         "global/object-does-not-exist",
@@ -65,7 +65,7 @@ def does_not_exist(what: str, status: int = 404) -> ApiError:
 
 
 def insufficient_capacity() -> ApiError:
-    """400: nothing of this type free in this region."""
+    """400: no capacity for this type in this region."""
     return ApiError(
         400,
         "instance-operations/launch/insufficient-capacity",
@@ -75,7 +75,7 @@ def insufficient_capacity() -> ApiError:
 
 
 def wrong_region(file_system: str, region: str) -> ApiError:
-    """400: a file system is bound to its region."""
+    """400: the file system is of another region."""
     return ApiError(
         400,
         "instance-operations/launch/file-system-in-wrong-region",
@@ -84,7 +84,7 @@ def wrong_region(file_system: str, region: str) -> ApiError:
 
 
 def quota_exceeded(what: str) -> ApiError:
-    """400: the account's quota."""
+    """400: the account's quota is used up."""
     return ApiError(
         400,
         "global/quota-exceeded",
@@ -94,7 +94,7 @@ def quota_exceeded(what: str) -> ApiError:
 
 
 def duplicate(what: str) -> ApiError:
-    """400: the name is taken."""
+    """400: the name is in use."""
     return ApiError(400, "global/duplicate", f"{what} already exists.")
 
 

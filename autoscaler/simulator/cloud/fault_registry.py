@@ -1,4 +1,4 @@
-"""The faults in force, and the questions that the cloud asks of them."""
+"""The registry of injected faults: which are in force, and what they do to a call or a launch."""
 
 import math
 from dataclasses import asdict, dataclass, fields
@@ -26,7 +26,7 @@ _KINDS.update(dict.fromkeys(INSTANCE_FAULTS, InstanceFault))
 
 
 def fault_from_json(body: Any) -> Fault:
-    """A fault from `{"kind": ..., fields}`. ValueError says what does not fit."""
+    """The fault of `{"kind": ..., fields}`. ValueError names the field that is wrong."""
     if not isinstance(body, dict) or body.get("kind") not in _KINDS:
         raise ValueError(f"kind: not one of {', '.join(sorted(_KINDS))}")
     kind = body["kind"]
@@ -45,7 +45,7 @@ def fault_from_json(body: Any) -> Fault:
 
 
 def _field_types(name: str, default: object) -> tuple[type, ...]:
-    """What JSON may hold for a field: what its default is, and what its union adds."""
+    """The JSON types of a field: that of its default, or of its union."""
     if name == "failure":
         return (int, str)
     if name in ("what", "instance_id", "key"):
@@ -73,9 +73,10 @@ class _Entry:
 
 
 class FaultRegistry:
-    """Faults by number, in the order they were added. The first that fits is used.
+    """Faults by number, in the order they were added; the first that matches applies.
 
-    Not locked: the cloud that owns it is.
+    A fault with an `n` applies `n` times: a method that returns one counts it off. Callers hold
+    the cloud's lock.
     """
 
     def __init__(self) -> None:
@@ -83,21 +84,21 @@ class FaultRegistry:
         self._next = 1
 
     def add(self, fault: Fault, now: float) -> int:
-        """Puts a fault in force and returns its number."""
+        """Adds a fault and returns its number."""
         number, self._next = self._next, self._next + 1
         self._entries[number] = _Entry(fault, now, getattr(fault, "n", None))
         return number
 
     def remove(self, number: int) -> bool:
-        """Ends a fault; False when there is none of this number."""
+        """Removes a fault; False when there is none of this number."""
         return self._entries.pop(number, None) is not None
 
     def clear(self) -> None:
-        """Ends every fault."""
+        """Removes every fault."""
         self._entries.clear()
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Every fault with its number, when it was added, and how often it is still due."""
+        """Every fault with its number, when it was added, and how often it still applies."""
         rows = []
         for number, e in self._entries.items():
             body = {k: None if v == math.inf else v for k, v in asdict(e.fault).items()}
@@ -114,7 +115,7 @@ class FaultRegistry:
         ]
 
     def stockout(self, instance_type: str, region: str, at: float) -> Stockout | None:
-        """The stockout of an offering; one that hides the offering goes before others."""
+        """The stockout of an offering, if any; one that hides it comes before one that does not."""
         found = [
             f
             for _, f in self._in_force(Stockout, at)
@@ -123,7 +124,7 @@ class FaultRegistry:
         return min(found, key=lambda f: f.advertised, default=None)
 
     def failure(self, endpoint: str, at: float) -> FailNext | Outage | None:
-        """The failure that meets a call, counted off."""
+        """The failure of a call, if any."""
         for _, outage in self._in_force(Outage, at):
             if outage.endpoint in ("*", endpoint):
                 return outage
@@ -134,22 +135,22 @@ class FaultRegistry:
         return None
 
     def list_lag_s(self, at: float) -> float:
-        """How young an instance must be to be missing from the list."""
+        """The age below which the list omits an instance."""
         return max((f.list_lag_s for _, f in self._in_force(ListLag, at)), default=0.0)
 
     def list_age_s(self, at: float) -> float:
-        """How old the list is."""
+        """The age of the list; 0 for a current one."""
         return max((f.age_s for _, f in self._in_force(StaleList, at)), default=0.0)
 
     def omitted(self, at: float) -> tuple[str, ...]:
-        """Patterns of the ids that this one list leaves out, counted off."""
+        """Patterns of the ids that this one list omits."""
         found = self._in_force(Omit, at)
         for entry, _ in found:
             _count_off(entry)
         return tuple(f.instance_id for _, f in found)
 
     def instance_faults(self, instance_type: str, region: str, at: float) -> list[InstanceFault]:
-        """The faults that a launch gets, counted off."""
+        """The faults of a launch's instance."""
         found = []
         for entry, f in self._in_force(InstanceFault, at):
             if f.instance_id is not None:
@@ -164,7 +165,7 @@ class FaultRegistry:
         return any(f.key in (None, key) for _, f in self._in_force(RevokeKey, at))
 
     def account_inactive(self, at: float) -> bool:
-        """Whether the account is closed."""
+        """Whether the account is inactive."""
         return bool(self._in_force(AccountInactive, at))
 
 

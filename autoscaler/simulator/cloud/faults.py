@@ -1,7 +1,7 @@
-"""What can go wrong on demand. Each fault is a frozen record, named by its `kind` in JSON.
+"""Faults that can be injected, each a frozen record that its `kind` names in JSON.
 
 Instance types, regions and ids are shell patterns (`gpu_*h100*`, `*`). `from_s` and `to_s`
-are cloud seconds counted from when the fault is added.
+are cloud seconds after the fault was added. ValueError names the field that is invalid.
 """
 
 import math
@@ -28,7 +28,7 @@ ENDPOINTS = (
     "create_firewall_ruleset",
     "delete_firewall_ruleset",
 )
-"""Names of the API's calls, as faults and the call log use them."""
+"""Names of the API's calls in faults and in the call log."""
 
 Break = Literal["reset", "timeout"]
 
@@ -59,7 +59,7 @@ def _check_span(from_s: float, to_s: float) -> None:
 
 @dataclass(frozen=True)
 class Stockout:
-    """No capacity. With `advertised` the price list goes on to show it."""
+    """No capacity. With `advertised`, `/instance-types` still shows some."""
 
     kind: ClassVar[str] = "stockout"
     instance_type: str = "*"
@@ -76,9 +76,9 @@ class Stockout:
 class FailNext:
     """The next `n` calls of an endpoint fail: with an HTTP status, a reset or no answer.
 
-    With `committed` the call takes effect all the same, `commit_after_s` cloud seconds
-    later. `body` is what a status comes with: the API's error envelope with `code`, a
-    proxy's HTML page, or an envelope cut short.
+    With `committed` the call takes effect all the same, a launch `commit_after_s` cloud seconds
+    later. `body` comes with a status: the API's error envelope with `code`, a proxy's HTML
+    page, or a truncated envelope.
     """
 
     kind: ClassVar[str] = "fail_next"
@@ -105,7 +105,7 @@ class FailNext:
 
 @dataclass(frozen=True)
 class Outage:
-    """Every call of an endpoint (or of all) fails for a while; nothing takes effect."""
+    """Every call of an endpoint (`*`: of all) fails for a while, without effect."""
 
     kind: ClassVar[str] = "outage"
     endpoint: str = "*"
@@ -121,7 +121,7 @@ class Outage:
 
 @dataclass(frozen=True)
 class ListLag:
-    """The list leaves out instances younger than `list_lag_s`; by id they answer."""
+    """The list omits instances younger than `list_lag_s`; `GET /instances/{id}` has them."""
 
     kind: ClassVar[str] = "list_lag"
     list_lag_s: float = 10.0
@@ -129,7 +129,7 @@ class ListLag:
 
 @dataclass(frozen=True)
 class StaleList:
-    """The list is as it was `age_s` ago."""
+    """The list is the one of `age_s` ago."""
 
     kind: ClassVar[str] = "stale_list"
     age_s: float = 10.0
@@ -137,7 +137,7 @@ class StaleList:
 
 @dataclass(frozen=True)
 class Omit:
-    """The next `n` lists leave out the instances whose id matches."""
+    """The next `n` lists omit the instances whose id matches."""
 
     kind: ClassVar[str] = "omit"
     instance_id: str = "*"
@@ -146,11 +146,10 @@ class Omit:
 
 @dataclass(frozen=True)
 class InstanceFault:
-    """Something is wrong with an instance.
+    """Something is wrong with an instance: `what`.
 
-    With an `instance_id`: with that one, `after_s` from now. Without: with the next `n`
-    launches that match type and region, `after_s` after each launch. Those of `AT_LAUNCH`
-    know no `after_s`.
+    With an `instance_id` that instance has it `after_s` from now; without, each of the next `n`
+    launches that match type and region, `after_s` after it. `AT_LAUNCH` faults ignore `after_s`.
     """
 
     what: InstanceFaultKind
@@ -176,7 +175,7 @@ class InstanceFault:
 
 @dataclass(frozen=True)
 class RevokeKey:
-    """A key (or every key) is answered 401 until the fault is removed."""
+    """Calls with a key (None: with any) get 401 until the fault is removed."""
 
     kind: ClassVar[str] = "revoke_key"
     key: str | None = None
@@ -184,7 +183,7 @@ class RevokeKey:
 
 @dataclass(frozen=True)
 class AccountInactive:
-    """Every call is answered 403 until the fault is removed."""
+    """Every call gets 403 until the fault is removed."""
 
     kind: ClassVar[str] = "account_inactive"
 

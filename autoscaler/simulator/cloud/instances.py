@@ -1,4 +1,7 @@
-"""One simulated instance: what was asked for, what it is now, and its face in the API."""
+"""A simulated instance: its launch, its record, its JSON in the API, and its bill.
+
+Billing is by the minute, each started one counted in full, at the type's hourly price.
+"""
 
 import hashlib
 import math
@@ -11,7 +14,7 @@ from autoscaler.simulator.cloud.offers import TYPES, InstanceType, region_json, 
 from autoscaler.simulator.machines.machines import Address
 
 ENDED = frozenset({"terminating", "terminated", "preempted"})
-"""Statuses from which an instance does not come back."""
+"""Statuses that an instance does not leave for a running one."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,10 @@ class LaunchSpec:
 
 @dataclass
 class Instance:
-    """A record that lives as long as the cloud, ended or not. Times are cloud seconds.
+    """The record of one instance, kept after its end. Times are cloud seconds.
 
-    `history` holds each status with the time it began, oldest first. `faults` names
-    what is wrong with it (`dead_cuda`, `untagged`, ...). `metered_from` and `metered_until`
-    bound what is billed.
+    `history` holds (time it began, status), oldest first. `faults` names what is wrong with it
+    (`dead_cuda`, `untagged`, ...). It is billed from `metered_from` to `metered_until`.
     """
 
     number: int
@@ -65,7 +67,7 @@ class Instance:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, or will, or cannot be told from one that does: what may leak."""
+        """Whether it runs or is going to, so that it can leak."""
         return self.status not in ENDED
 
     def status_at(self, at: float) -> str | None:
@@ -77,38 +79,16 @@ class Instance:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The launch's tags, whatever the API shows of them."""
+        """The tags of its launch, also where a fault hides them from the API."""
         return dict(self.spec.tags)
-
-
-def _secret(instance: Instance) -> str:
-    return hashlib.sha256(f"jupyter {instance.id}".encode()).hexdigest()[:32]
-
-
-@cache
-def _actions(status: str) -> dict[str, Any]:
-    yes: dict[str, Any] = {"available": True}
-
-    def no(code: str, why: str) -> dict[str, Any]:
-        return {"available": False, "reason_code": code, "reason_description": why}
-
-    if status in ENDED:
-        blocked = no("vm-is-terminating", "Instance is terminating.")
-        return dict.fromkeys(("migrate", "rebuild", "restart", "cold_reboot", "terminate"), blocked)
-    if status == "booting":
-        blocked = no("vm-has-not-launched", "Instance has not launched yet.")
-        actions = dict.fromkeys(("migrate", "rebuild", "restart", "cold_reboot"), blocked)
-        return {**actions, "terminate": yes}
-    return dict.fromkeys(("migrate", "rebuild", "restart", "cold_reboot", "terminate"), yes)
 
 
 def instance_json(
     instance: Instance, status: str, mounts: list[dict[str, str]], private_ip: bool
 ) -> dict[str, Any]:
-    """The API's `Instance` object with the given status (the list may show an old one).
+    """The API's `Instance` object, with a status that may be an old one (a stale list).
 
-    What is not known yet is left out, as the API's document has it, and so are `mounts`
-    where there are none.
+    As in the API's document, fields that are not known yet are left out, as are empty `mounts`.
     """
     spec = instance.spec
     body: dict[str, Any] = {
@@ -136,36 +116,49 @@ def instance_json(
         default_host = "ip-" + instance.address.private_ip.replace(".", "-")
         body["hostname"] = spec.hostname or default_host
     if status == "active":
-        token = _secret(instance)
+        token = _jupyter_token(instance)
         body["jupyter_token"] = token
         body["jupyter_url"] = f"https://jupyter-{instance.id}.lambdaspaces.com/?token={token}"
     return body
 
 
-# The bill: per instance, by the minute begun, at the hourly price.
+def _jupyter_token(instance: Instance) -> str:
+    return hashlib.sha256(f"jupyter {instance.id}".encode()).hexdigest()[:32]
+
+
+@cache
+def _actions(status: str) -> dict[str, Any]:
+    yes: dict[str, Any] = {"available": True}
+
+    def no(code: str, why: str) -> dict[str, Any]:
+        return {"available": False, "reason_code": code, "reason_description": why}
+
+    if status in ENDED:
+        blocked = no("vm-is-terminating", "Instance is terminating.")
+        return dict.fromkeys(("migrate", "rebuild", "restart", "cold_reboot", "terminate"), blocked)
+    if status == "booting":
+        blocked = no("vm-has-not-launched", "Instance has not launched yet.")
+        actions = dict.fromkeys(("migrate", "rebuild", "restart", "cold_reboot"), blocked)
+        return {**actions, "terminate": yes}
+    return dict.fromkeys(("migrate", "rebuild", "restart", "cold_reboot", "terminate"), yes)
 
 
 def billed_minutes(instance: Instance, now: float) -> int:
-    """Minutes on the meter so far, each begun one counted whole."""
+    """Minutes billed up to `now`, each started one counted in full."""
     if instance.metered_from is None:
         return 0
     until = now if instance.metered_until is None else instance.metered_until
-    # A meter that ran for no time at all has still begun its first minute.
+    # A meter that stopped as it started has still started its first minute.
     return max(1, math.ceil((until - instance.metered_from) / 60))
 
 
 def cost_cents(instances: Iterable[Instance], now: float) -> float:
-    """What the instances have cost so far, in cents; exact until the one last division."""
+    """The cost of the instances up to `now` in cents; whole numbers until the last division."""
     return sum(billed_minutes(i, now) * i.type.price_cents_per_hour for i in instances) / 60
 
 
-def burn_cents_per_hour(instances: Iterable[Instance]) -> int:
-    """The price of what has not ended, whether its meter has started or not."""
-    return sum(i.type.price_cents_per_hour for i in instances if i.alive)
-
-
 def ledger(instances: Iterable[Instance], now: float) -> dict[str, Any]:
-    """Every instance there ever was with its cost, and the sums."""
+    """The JSON of `/sim/ledger`: every instance there ever was with its cost, and the sums."""
     rows = [_row(i, now) for i in instances]
     return {
         "now": now,

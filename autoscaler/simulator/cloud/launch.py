@@ -1,4 +1,4 @@
-"""From a launch to the machine that it makes."""
+"""A launch: the checks of the names in it, and the blueprint of its machine."""
 
 from autoscaler.simulator.cloud import errors
 from autoscaler.simulator.cloud.account import Account
@@ -7,41 +7,12 @@ from autoscaler.simulator.cloud.offers import DEFAULT_FAMILY, IMAGES, REGIONS, T
 from autoscaler.simulator.machines.machines import Blueprint
 
 
-def mount_points(spec: LaunchSpec, account: Account) -> dict[str, str]:
-    """Mount point by file system id: the default path, unless the launch gave another."""
-    by_id = {fs_id: point for point, fs_id in spec.mounts}
-    for name in spec.file_system_names:
-        fs = account.file_systems.get(name)
-        if fs is not None:
-            by_id.setdefault(fs.id, f"/lambda/nfs/{name}")
-    return by_id
-
-
-def blueprint(instance: Instance, account: Account) -> Blueprint:
-    """The machine of an instance, with the faults that the instance has by now."""
-    spec, offer = instance.spec, instance.type
-    key = account.ssh_keys.get(spec.ssh_key_name)
-    points = mount_points(spec, account)
-    return Blueprint(
-        id=instance.id,
-        number=instance.number,
-        hostname=spec.hostname,
-        vcpus=offer.vcpus,
-        memory_gib=offer.memory_gib,
-        gpus=max(0, offer.gpus - ("missing_gpu" in instance.faults)),
-        gpu_name=offer.gpu_description,
-        cuda_starts="dead_cuda" not in instance.faults,
-        public_keys=() if key is None else (key.public_key,),
-        mounts=tuple((point, fs_id) for fs_id, point in points.items()),
-    )
-
-
-# Whether the things that a launch names exist and fit each other.
-
-
 def check_names(spec: LaunchSpec, account: Account, not_found_status: int) -> None:
-    """Raises ApiError for an unknown type, region, key, file system, firewall ruleset
-    or image, for a file system of another region, and for an image of another architecture."""
+    """Checks that what a launch names exists and fits together, else raises ApiError.
+
+    Unknown type, region, key, file system, firewall ruleset or image (`not_found_status`); a
+    file system of another region, an image of another architecture (400).
+    """
     if spec.instance_type not in TYPES:
         raise errors.does_not_exist(f"Instance type {spec.instance_type}", not_found_status)
     if spec.region not in REGIONS:
@@ -63,7 +34,7 @@ def check_names(spec: LaunchSpec, account: Account, not_found_status: int) -> No
 
 
 def _check_image(spec: LaunchSpec, not_found_status: int) -> None:
-    """A family has an image for each architecture; an id is of one."""
+    """An image id is of one region and architecture; a family has an image for each."""
     architecture = TYPES[spec.instance_type].architecture
     if spec.image_id is not None:
         image = IMAGES.get(spec.image_id)
@@ -75,3 +46,32 @@ def _check_image(spec: LaunchSpec, not_found_status: int) -> None:
     family = spec.image_family or DEFAULT_FAMILY
     if all(image.family != family for image in IMAGES.values()):
         raise errors.does_not_exist(f"Image family {family}", not_found_status)
+
+
+def mount_points(spec: LaunchSpec, account: Account) -> dict[str, str]:
+    """Mount point by file system id: the launch's own, else `/lambda/nfs/NAME`."""
+    by_id = {fs_id: point for point, fs_id in spec.mounts}
+    for name in spec.file_system_names:
+        fs = account.file_systems.get(name)
+        if fs is not None:
+            by_id.setdefault(fs.id, f"/lambda/nfs/{name}")
+    return by_id
+
+
+def blueprint(instance: Instance, account: Account) -> Blueprint:
+    """The machine of an instance, with the faults that the instance has now."""
+    spec, offer = instance.spec, instance.type
+    key = account.ssh_keys.get(spec.ssh_key_name)
+    points = mount_points(spec, account)
+    return Blueprint(
+        id=instance.id,
+        number=instance.number,
+        hostname=spec.hostname,
+        vcpus=offer.vcpus,
+        memory_gib=offer.memory_gib,
+        gpus=max(0, offer.gpus - ("missing_gpu" in instance.faults)),
+        gpu_name=offer.gpu_description,
+        cuda_starts="dead_cuda" not in instance.faults,
+        public_keys=() if key is None else (key.public_key,),
+        mounts=tuple((point, fs_id) for fs_id, point in points.items()),
+    )

@@ -1,7 +1,7 @@
-"""What the simulated cloud sells: regions, instance types with prices, machine images.
+"""What the simulated cloud sells: regions, instance types with prices, images, and capacity.
 
-Prices and sizes are those of Lambda's public price list in mid-2026; they serve the
-simulation only. The product reads prices live.
+Prices and sizes are those of Lambda's public price list in mid-2026. They serve the simulation
+only: the product reads prices live.
 """
 
 import random
@@ -16,7 +16,7 @@ from autoscaler.simulator.cloud.config import CloudConfig
 
 @dataclass(frozen=True)
 class InstanceType:
-    """One line of the price list. Sizes in GiB, price in US cents an hour, all GPUs together."""
+    """One line of the price list. Sizes in GiB; the price, of all GPUs together, in US cents."""
 
     name: str
     gpu_description: str
@@ -33,13 +33,13 @@ class InstanceType:
 
     @property
     def size_class(self) -> str:
-        """`cpu`, `single` (one GPU) or `multi`: what boot times depend on."""
+        """`cpu`, `single` (one GPU) or `multi`: boot times depend on it."""
         return ("cpu", "single")[self.gpus] if self.gpus < 2 else "multi"
 
 
 @cache
 def type_json(t: InstanceType) -> dict[str, Any]:
-    """The API's `InstanceType` object, one for all: not to be changed."""
+    """The API's `InstanceType` object. Cached: do not change it."""
     gpu = f"{t.gpus}x {t.gpu_description}" if t.gpus else f"{t.vcpus} vCPUs"
     return {
         "name": t.name,
@@ -140,7 +140,7 @@ _FAMILIES = {
 
 @cache
 def region_json(name: str) -> dict[str, str]:
-    """The API's `Region` object, one for all: not to be changed."""
+    """The API's `Region` object. Cached: do not change it."""
     return {"name": name, "description": REGIONS[name]}
 
 
@@ -159,14 +159,11 @@ def _images() -> dict[str, Image]:
 IMAGES: dict[str, Image] = _images()
 
 
-# When an offering (instance type in a region) has machines to give.
-
-
 class Capacity:
-    """Fixed windows where there are any, else random openings, else always.
+    """When an offering (instance type and region) has capacity: in windows, at random, or always.
 
-    Random openings are drawn from the seed and the offering's name, hence are the same
-    whenever and in whatever order one asks.
+    Random spells are drawn from the seed and the offering's name, so they do not depend on
+    when, or in which order, offerings are asked for.
     """
 
     def __init__(self, config: CloudConfig, began_at: float) -> None:
@@ -175,7 +172,7 @@ class Capacity:
         self._toggles: dict[tuple[str, str], _Toggles] = {}
 
     def open(self, instance_type: str, region: str, at: float) -> bool:
-        """Whether the offering has capacity at a time."""
+        """Whether the offering has capacity at a cloud time."""
         t = max(0.0, at - self._began_at)
         matching = [
             w
@@ -194,12 +191,12 @@ class Capacity:
         return self._toggles[offering].open(t)
 
     def advertised(self, instance_type: str, region: str, at: float) -> bool:
-        """Whether the price list shows the offering at a time: capacity a while ago."""
+        """Whether `/instance-types` shows the offering: its capacity `advertised_lag_s` ago."""
         return self.open(instance_type, region, at - self._config.advertised_lag_s)
 
 
 class _Toggles:
-    """An alternation of open and closed spells, exponentially long, drawn as far as asked."""
+    """Alternating open and closed spells of exponential length, drawn as far as asked for."""
 
     def __init__(self, seed: str, mean_open_s: float, mean_closed_s: float) -> None:
         self._means = (mean_closed_s, mean_open_s)
