@@ -1,4 +1,5 @@
-"""`python -m data.storage doctor URI`: exit code 0 when the place can be used, 2 if not."""
+"""`python -m data.storage doctor URI`: exit code 0 if it can hold checkpoints and results,
+2 if not."""
 
 import logging
 import sys
@@ -11,7 +12,7 @@ from data.storage.doctor import examine
 def main(arguments: list[str] | None = None) -> int:
     parser = OneLineParser(prog="python -m data.storage", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    doctor = commands.add_parser("doctor", help="tell whether a bucket or directory can be used")
+    doctor = commands.add_parser("doctor", help="check whether a bucket or directory can be used")
     doctor.add_argument(
         "uri", help="file:///..., s3://bucket/path?endpoint_override=..., or a path"
     )

@@ -1,6 +1,7 @@
-"""Tells in seconds whether a directory or bucket can hold checkpoints and results.
+"""A check of a directory or bucket: can it hold checkpoints and results?
 
-It does what the jobs do, with their own code, in a directory of its own that it removes again.
+It runs the operations of the jobs, through the same `Store`, in a directory of its own that it
+removes again, and reports a line for each within seconds.
 """
 
 import secrets
@@ -13,17 +14,19 @@ from pathlib import Path
 from data.errors import StorageError
 from data.storage.probe import missing_directories, remove_empty
 from data.storage.store import Store
-from data.storage.streams import FileRecord
+from data.storage.transfer import FileRecord
 
-RETRY_S = 6.0  # a dead server is told within twice that
-GIVE_UP_S = 12.0  # no check starts later once one has failed
+RETRY_S = 6.0  # a dead server is reported within twice that
+GIVE_UP_S = 12.0  # once a check has failed, no other starts later than this
 LARGE_BYTES = 30 << 20  # three parts
 SMALL_BYTES = 1 << 20
-AT_ONCE = 8
+CONCURRENT_FILES = 8
 
 
 @dataclass(frozen=True)
 class Finding:
+    """The outcome of one check; `problem` is None where it passed."""
+
     check: str
     problem: str | None
     duration_s: float
@@ -39,7 +42,7 @@ class Finding:
 
 
 class Doctor:
-    """Each check returns the bytes it moved, or raises StorageError."""
+    """The checks of one store, in order; each returns the bytes it moved or raises StorageError."""
 
     def __init__(self, store: Store) -> None:
         self._store = store.child(f"doctor-{secrets.token_hex(4)}")
@@ -47,7 +50,7 @@ class Doctor:
         self._record: FileRecord | None = None
 
     def examine(self, report: Callable[[str], None]) -> bool:
-        """Reports a line a check. True when all are ok."""
+        """Run the checks and report a line for each; whether all passed."""
         start, healthy = time.monotonic(), True
         try:
             for check, run in self._checks():
@@ -69,7 +72,7 @@ class Doctor:
             ("size", self._size),
             ("ranged read, sha256", self._read),
             ("list", self._list),
-            (f"write and read, {AT_ONCE} at once", self._at_once),
+            (f"write and read, {CONCURRENT_FILES} at once", self._concurrent),
             ("delete", self._delete),
         ]
 
@@ -97,15 +100,15 @@ class Doctor:
             raise StorageError(f"the list holds {names} after writing large and small")
         return 0
 
-    def _at_once(self) -> int:
+    def _concurrent(self) -> int:
         def round_trip(index: int) -> None:
             data = self._data[index * SMALL_BYTES : (index + 1) * SMALL_BYTES]
             record = self._store.write_bytes(f"at-once-{index}", data)
             self._store.read_bytes(f"at-once-{index}", record)
 
-        with ThreadPoolExecutor(AT_ONCE) as threads:
-            list(threads.map(round_trip, range(AT_ONCE)))
-        return 2 * AT_ONCE * SMALL_BYTES
+        with ThreadPoolExecutor(CONCURRENT_FILES) as threads:
+            list(threads.map(round_trip, range(CONCURRENT_FILES)))
+        return 2 * CONCURRENT_FILES * SMALL_BYTES
 
     def _delete(self) -> int:
         self._store.delete("small")
@@ -123,7 +126,11 @@ class Doctor:
 
 
 def examine(uri: str, report: Callable[[str], None]) -> bool:
-    """Raises StorageError for a URI that is none."""
+    """Check the location and report a line for each check, then the verdict; whether it is usable.
+
+    Raises:
+        StorageError: the URI is malformed.
+    """
     store = Store.open(uri, retry_s=RETRY_S)
     made = missing_directories(Path(store.label)) if store.is_local else []
     healthy = Doctor(store).examine(report)

@@ -1,11 +1,10 @@
-"""A location's pyarrow filesystem, built in each process from its own environment.
+"""The pyarrow filesystem of a location, built in each process from its own environment.
 
 pyarrow's S3 filesystem pickles its keys in clear and loses its retry strategy on the way, so
-nobody here ever pickles one; and it ignores the standard endpoint variables of AWS.
+it is never pickled here; and it ignores AWS's standard endpoint variables, which are read here.
 """
 
 import configparser
-import math
 import os
 from pathlib import Path
 
@@ -13,21 +12,7 @@ import pyarrow.fs as pafs
 
 from data.errors import StorageError
 from data.storage.location import Location, parse_location
-
-RETRY_ENV = "RAYLAMBDA_STORAGE_RETRY_S"
-DEFAULT_RETRY_S = 120.0
-
-
-def default_retry_s() -> float:
-    """Seconds that an operation goes on without progress before it is given up."""
-    text = os.environ.get(RETRY_ENV, str(DEFAULT_RETRY_S))
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise StorageError(f"{RETRY_ENV} is {text!r}; give a number of seconds >= 0")
-    return value
+from data.storage.transfer import default_retry_s
 
 
 def open_filesystem(uri: str, retry_s: float | None = None) -> tuple[pafs.FileSystem, str]:
@@ -38,6 +23,11 @@ def open_filesystem(uri: str, retry_s: float | None = None) -> tuple[pafs.FileSy
 
 
 def build_filesystem(location: Location, retry_s: float) -> pafs.FileSystem:
+    """`retry_s` bounds the SDK's own timeouts and retries. Contacts no server.
+
+    Raises:
+        StorageError: the endpoint is not of the form http(s)://host:port.
+    """
     if location.kind == "file":
         return pafs.LocalFileSystem()
     endpoint, region = resolve_endpoint(location), resolve_region(location)
@@ -45,31 +35,35 @@ def build_filesystem(location: Location, retry_s: float) -> pafs.FileSystem:
     os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
     os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
     if endpoint is None:
-        return pafs.S3FileSystem(region=region, **_patience(retry_s))
+        return pafs.S3FileSystem(region=region, **_sdk_options(retry_s))
     # Only AWS has the metadata service; elsewhere asking for it costs seconds.
     os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
     scheme, host = endpoint
     return pafs.S3FileSystem(
-        endpoint_override=host, scheme=scheme, region=region or "us-east-1", **_patience(retry_s)
+        endpoint_override=host,
+        scheme=scheme,
+        region=region or "us-east-1",
+        **_sdk_options(retry_s),
     )
 
 
-def _patience(retry_s: float) -> dict[str, object]:
-    """The SDK rides out a passing fault within a transfer; the store repeats whole files.
+def _sdk_options(retry_s: float) -> dict[str, object]:
+    """The SDK retries requests within a transfer; the store repeats whole files.
 
-    Few repetitions: an upload that stalls takes the SDK 28 s longer than `request_timeout`.
+    Few retries: an upload that stalls takes the SDK 28 s longer than `request_timeout`.
     """
-    repetitions = min(int(retry_s // 10), 2)
+    retries = min(int(retry_s // 10), 2)
     return {
         "allow_delayed_open": True,  # one request for a small file, not three
         "request_timeout": min(max(retry_s / 4, 1.0), 20.0),
         "connect_timeout": min(max(retry_s / 8, 1.0), 10.0),
-        "retry_strategy": pafs.AwsStandardS3RetryStrategy(max_attempts=repetitions),
+        "retry_strategy": pafs.AwsStandardS3RetryStrategy(max_attempts=retries),
     }
 
 
 def resolve_endpoint(location: Location) -> tuple[str, str] | None:
-    """(scheme, host) of an S3 server that is not AWS: from the URI, then the environment."""
+    """(scheme, host) of an S3 server that is not AWS: from the URI, the environment, then the AWS
+    profile."""
     options = dict(location.options)
     url = (
         options.get("endpoint_override")
@@ -93,7 +87,7 @@ def resolve_endpoint(location: Location) -> tuple[str, str] | None:
 
 def pinned(location: Location) -> Location:
     """The location with the endpoint and region that this process finds for it written into it,
-    for processes whose environment says otherwise or nothing."""
+    for processes with another environment."""
     if location.kind == "file":
         return location
     found = dict(location.options)
@@ -106,25 +100,13 @@ def pinned(location: Location) -> Location:
 
 
 def resolve_region(location: Location) -> str | None:
+    """From the URI, the environment, then the AWS profile."""
     return (
         dict(location.options).get("region")
         or os.environ.get("AWS_REGION")
         or os.environ.get("AWS_DEFAULT_REGION")
         or _profile().get("region")
     )
-
-
-def credentials_visible() -> bool:
-    """Whether this process has any source of credentials; only words messages."""
-    names = (
-        "AWS_ACCESS_KEY_ID",
-        "AWS_WEB_IDENTITY_TOKEN_FILE",
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    )
-    if any(os.environ.get(name) for name in names):
-        return True
-    default = Path.home() / ".aws" / "credentials"
-    return Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE", default)).is_file()
 
 
 def _aws_config() -> configparser.RawConfigParser:

@@ -1,4 +1,4 @@
-"""Where a store lies: a URI taken apart, checked, and never holding a secret."""
+"""The location of a store: a storage URI, parsed, validated and free of secrets."""
 
 import re
 from dataclasses import dataclass
@@ -19,7 +19,10 @@ _SECRETS_BELONG = (
 
 @dataclass(frozen=True)
 class Location:
-    """`path` is absolute for files and `bucket/key` for S3; `options` are non-secret."""
+    """A directory or file of a disk or bucket.
+
+    `path` is absolute for files and `bucket/key` for S3; `options` are those of S3_OPTIONS.
+    """
 
     kind: Literal["file", "s3"]
     path: str

@@ -1,4 +1,8 @@
-"""Shows at the start, not hours later, that places can be written and that all nodes share them."""
+"""A test file in each storage location: can it be written, and do all nodes see the same files?
+
+A job leaves the files at its start, and each worker looks for them on its own node, so that a
+directory that is not shared fails at once and not hours later.
+"""
 
 import secrets
 from collections.abc import Iterator, Sequence
@@ -8,7 +12,7 @@ from pathlib import Path
 
 from data.errors import StorageError
 from data.storage.store import Store
-from data.storage.streams import PARTIAL_SUFFIX
+from data.storage.transfer import PARTIAL_SUFFIX
 
 SIZE_BYTES = 4096
 """A full disk still takes empty files."""
@@ -16,34 +20,35 @@ SIZE_BYTES = 4096
 
 @dataclass(frozen=True)
 class Probe:
-    """A file that one process left in each of some places; pickles small, for the others."""
+    """The name of a test file and the stores that hold it; small to pickle, for the workers."""
 
     name: str
     stores: tuple[Store, ...]
 
     def check(self, node: str) -> None:
-        """See that the places are what they are for the process that left the files.
+        """Look for the test file in every store, as `node` sees it.
 
         Raises:
-            StorageError: not so here, on `node`, or a place cannot be read.
+            StorageError: a store cannot be read, or `node` sees another directory under its path.
         """
         for store in self.stores:
             if not store.exists(self.name):
                 raise StorageError(
-                    f"{store.label} is not the same place on node {node} as it is for the job: "
-                    "with several nodes give s3://bucket/path, or a directory that all share "
-                    "(--output-dir, --storage)"
+                    f"{store.label} is not shared: node {node} does not see what the job wrote "
+                    "there; with several nodes give s3://bucket/path, or a directory that all "
+                    "share (--output-dir, --storage)"
                 )
 
 
 @contextmanager
 def probed(uris: Sequence[str]) -> Iterator[Probe]:
-    """Leaves a file in each place until the block ends, and then no directory that it made empty.
+    """Keep a test file in each location until the block ends; directories that it made are
+    removed again if nothing else was put into them.
 
     Raises:
-        StorageError: a place cannot be written, or what was written is not found.
+        StorageError: a location cannot be written, or what was written is not found.
     """
-    # Never listed, so that one that a killed process leaves is nobody's result.
+    # Partial files are never listed: one that a killed process leaves is nobody's result.
     name = f"probe-{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
     stores = tuple(Store.open(uri) for uri in dict.fromkeys(uris))
     made = [d for s in stores if s.is_local for d in missing_directories(Path(s.label))]
@@ -66,7 +71,7 @@ def missing_directories(path: Path) -> list[Path]:
 
 
 def remove_empty(directories: Sequence[Path]) -> None:
-    """Remove those that are empty."""
+    """Remove those directories that are empty."""
     for directory in directories:
-        with suppress(OSError):  # somebody uses it by now
+        with suppress(OSError):  # in use by now
             directory.rmdir()

@@ -1,35 +1,34 @@
-"""What went wrong, in plain words, and whether it can pass by itself.
+"""Storage failures in plain words: the reason, the fix, and whether a retry can help.
 
 pyarrow reports every failure of S3 as an OSError whose text holds the AWS error's name.
 """
 
 import errno
-import logging
+import os
 import re
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
 
 from data.errors import StorageError
-from data.storage.filesystem import credentials_visible
 
 _AWS = re.compile(r"AWS Error (?P<code>\w+)(?: \(HTTP status (?P<status>\d+)\))?")
 _DETAIL = re.compile(r"AWS Error .*? during \w+ operation: (?P<detail>.*)", re.DOTALL)
 _REQUEST_ID = re.compile(r"\s*\(Request ID: [^)]*\)")
-_DOCTOR = "`python -m data.storage doctor URI` shows what this place can do"
+_DOCTOR = "`python -m data.storage doctor URI` shows what works there"
 
 
 @dataclass(frozen=True)
 class Problem:
+    """Why an operation failed and what to do; a `permanent` one is not retried."""
+
     reason: str
-    mend: str
+    fix: str
     permanent: bool
 
 
 NO_BUCKET = Problem("the bucket does not exist", "create it or correct the URI", permanent=True)
 _PERMANENT = {
-    "NO_SUCH_BUCKET": (NO_BUCKET.reason, NO_BUCKET.mend),
+    "NO_SUCH_BUCKET": (NO_BUCKET.reason, NO_BUCKET.fix),
     "INVALID_ACCESS_KEY_ID": (
         "the server does not know this access key",
         "correct AWS_ACCESS_KEY_ID or the profile",
@@ -52,12 +51,12 @@ _STATUS = {
     507: ("the server has no space left (507)", "free some"),
 }
 _LOCAL = {
-    errno.ENOSPC: ("the disk is full", "free space or choose another place"),
-    errno.EDQUOT: ("the disk quota is used up", "free space or choose another place"),
-    errno.EFBIG: ("the file is too large for this place", "choose another place"),
-    errno.EACCES: ("no permission", "change the permissions or choose another place"),
-    errno.EPERM: ("no permission", "change the permissions or choose another place"),
-    errno.EROFS: ("the disk is read-only", "choose another place"),
+    errno.ENOSPC: ("the disk is full", "free space or choose another disk"),
+    errno.EDQUOT: ("the disk quota is used up", "free space or choose another disk"),
+    errno.EFBIG: ("the file is too large for this disk", "choose another disk"),
+    errno.EACCES: ("no permission", "change the permissions or choose another disk"),
+    errno.EPERM: ("no permission", "change the permissions or choose another disk"),
+    errno.EROFS: ("the disk is read-only", "choose another disk"),
     errno.ENOENT: ("it does not exist", "correct the path"),
     errno.ENOTDIR: ("a file stands where a directory must be", "correct the path"),
     errno.EEXIST: ("a file stands where a directory must be", "correct the path"),
@@ -68,7 +67,10 @@ _LOCAL_TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errn
 
 
 def explain(error: OSError, server: str | None = None) -> Problem:
-    """`server` is the S3 host for messages; None for AWS itself and for local files."""
+    """What an error of pyarrow or of the local file system means.
+
+    `server` is the S3 host for messages; None for AWS itself and for local files.
+    """
     aws = _AWS.search(str(error))
     if aws is None:
         return _explain_local(error)
@@ -92,13 +94,13 @@ def explain(error: OSError, server: str | None = None) -> Problem:
 
 
 def storage_error(doing: str, where: str, problem: Problem, after_s: float = 0.0) -> StorageError:
-    """The one line: what, where, why, for how long it was tried, and the mend."""
+    """The one line: what, where, why, for how long it was tried, and the fix."""
     tried = f", tried for {after_s:.0f} s" if after_s >= 1 and not problem.permanent else ""
-    return StorageError(f"cannot {doing} {where}: {problem.reason}{tried}; {problem.mend}")
+    return StorageError(f"cannot {doing} {where}: {problem.reason}{tried}; {problem.fix}")
 
 
 def _denied() -> Problem:
-    if credentials_visible():
+    if _has_credentials():
         return Problem(
             "access denied",
             "these credentials need the right to list, read, write and delete there "
@@ -110,6 +112,19 @@ def _denied() -> Problem:
         "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
         permanent=True,
     )
+
+
+def _has_credentials() -> bool:
+    """Whether this process has any source of credentials, valid or not."""
+    names = (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    )
+    if any(os.environ.get(name) for name in names):
+        return True
+    default = Path.home() / ".aws" / "credentials"
+    return Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE", default)).is_file()
 
 
 def _explain_local(error: OSError) -> Problem:
@@ -129,55 +144,3 @@ def _detail(error: OSError) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())[:200]
-
-
-# Repeats what failed for a passing reason until it has made no progress for too long.
-
-logger = logging.getLogger(__name__)
-T = TypeVar("T")
-_MAX_DELAY_S = 5.0
-
-
-class Progress:
-    """How far any attempt has come, and since when none came further."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._furthest_bytes = 0
-        self._since = clock()
-
-    def reached(self, size_bytes: int) -> None:
-        if size_bytes > self._furthest_bytes:
-            self._furthest_bytes, self._since = size_bytes, self._clock()
-
-    def stuck_s(self) -> float:
-        return self._clock() - self._since
-
-
-def with_retries(
-    attempt: Callable[[Progress], T],
-    *,
-    doing: str,
-    where: str,
-    server: str | None,
-    retry_s: float,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> T:
-    """The result of `attempt`, which may run several times and reports how far it has come.
-
-    Raises StorageError at once for what cannot pass by itself (no permission, no bucket, a
-    full disk), else when `retry_s` have gone by without progress. Other errors than OSError
-    pass through.
-    """
-    progress, delay_s = Progress(clock), 0.25
-    while True:
-        try:
-            return attempt(progress)
-        except OSError as error:
-            problem, stuck_s = explain(error, server), progress.stuck_s()
-            if problem.permanent or stuck_s >= retry_s:
-                raise storage_error(doing, where, problem, stuck_s) from error
-            logger.warning("cannot %s %s yet: %s; trying again", doing, where, problem.reason)
-            sleep(min(delay_s, max(retry_s - stuck_s, 0.0)))
-            delay_s = min(delay_s * 2, _MAX_DELAY_S)

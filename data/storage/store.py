@@ -1,39 +1,44 @@
-"""A directory on a disk or in a bucket whose every byte is checked.
+"""A directory on a disk or under a bucket's prefix, read and written with checks and retries.
 
-pyarrow's own `copy_files` loses upload errors; nothing here uses it.
+pyarrow's own `copy_files` loses upload errors, so it is not used.
 """
 
 import errno
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import pyarrow.fs as pafs
 
 from data.errors import CorruptFileError, StorageError
-from data.storage.filesystem import build_filesystem, default_retry_s, pinned, resolve_endpoint
+from data.storage.filesystem import build_filesystem, pinned, resolve_endpoint
 from data.storage.location import Location, parse_location
-from data.storage.problems import NO_BUCKET, Progress, explain, storage_error, with_retries
-from data.storage.streams import (
+from data.storage.problems import NO_BUCKET, storage_error
+from data.storage.transfer import (
     CHUNK_BYTES,
     PARTIAL_SUFFIX,
     FileRecord,
     HashingReader,
     HashingWriter,
-    whole_file,
+    TransferProgress,
+    atomic_file,
+    default_retry_s,
+    local_problems,
+    with_retries,
 )
 
 T = TypeVar("T")
 
 
 class Store:
-    """Pickles as its location alone, with the endpoint and region of the process that pickles
-    it; each process reads credentials from its own environment.
+    """Files by relative POSIX names, in a directory of a disk or a bucket.
 
-    Names are relative POSIX paths. Every method raises StorageError in one line, at once for
-    what cannot pass by itself and after RAYLAMBDA_STORAGE_RETRY_S (120) for what might.
+    Every method raises StorageError, one line that names the file, the reason and the fix: at
+    once for a permanent problem, after RAYLAMBDA_STORAGE_RETRY_S (120) without progress for a
+    transient one. A store pickles as its location alone, with the endpoint and region of the
+    process that pickles it; each process reads credentials from its own environment.
     """
 
     def __init__(self, location: Location, retry_s: float | None = None) -> None:
@@ -43,7 +48,11 @@ class Store:
 
     @staticmethod
     def open(uri: str, retry_s: float | None = None) -> "Store":
-        """Checks the URI's form only; the first read or write meets the server."""
+        """The store at a path, `file:///...` or `s3://bucket/path`; contacts no server.
+
+        Raises:
+            StorageError: the URI is malformed.
+        """
         return Store(parse_location(uri), retry_s)
 
     def __reduce__(self) -> tuple[Callable[..., "Store"], tuple[Location, float | None]]:
@@ -77,14 +86,14 @@ class Store:
         return child
 
     def write_stream(self, name: str, produce: Callable[[HashingWriter], object]) -> FileRecord:
-        """Stores what `produce` writes; it may be called again, from the start, after a failure.
+        """Store what `produce` writes; it is called again, from the start, on each retry.
 
-        On a disk the file appears whole or not at all. Should `produce` itself fail, nothing
+        On a disk the file appears atomically. Should `produce` itself fail, no truncated file
         stays under the name.
         """
         at = self._at(name)
 
-        def attempt(progress: Progress) -> FileRecord:
+        def attempt(progress: TransferProgress) -> FileRecord:
             record = self._write_once(at, produce, progress)
             stored = self._info(at).size
             if stored != record.size_bytes:
@@ -98,7 +107,7 @@ class Store:
         return self.write_stream(name, lambda out: out.write(data))
 
     def upload(self, local: Path, name: str) -> FileRecord:
-        """Stores a local file in chunks, hashed on the way."""
+        """Store a local file in chunks, hashed on the way."""
 
         def produce(out: HashingWriter) -> None:
             with local_problems("read", local):
@@ -113,7 +122,11 @@ class Store:
         return self.write_bytes(name, json.dumps(value, indent=1, sort_keys=True).encode())
 
     def read_bytes(self, name: str, record: FileRecord | None = None) -> bytes:
-        """With a `record`, CorruptFileError when the file is missing or other than recorded."""
+        """The file's content.
+
+        Raises:
+            CorruptFileError: a `record` is given, and the file is missing or differs from it.
+        """
         pieces: list[bytes] = []
 
         def consume(chunks: Iterator[bytes]) -> None:
@@ -123,7 +136,7 @@ class Store:
         return b"".join(pieces)
 
     def read_json(self, name: str, record: FileRecord | None = None) -> Any:
-        """CorruptFileError when it is not JSON."""
+        """The parsed file. Raises also CorruptFileError when it is not JSON."""
         data = self.read_bytes(name, record)
         try:
             return json.loads(data)
@@ -131,8 +144,9 @@ class Store:
             raise CorruptFileError(f"{self._at(name).label} is not JSON; restore it") from error
 
     def fetch(self, name: str, local: Path, record: FileRecord | None = None) -> None:
-        """A verified copy at `local`, whole or not at all. Errors as for `read_bytes`."""
-        with local_problems("write", local), whole_file(local) as partial:
+        """Copy the file to `local`, which appears atomically and verified. Errors as for
+        `read_bytes`."""
+        with local_problems("write", local), atomic_file(local) as partial:
 
             def consume(chunks: Iterator[bytes]) -> None:
                 with local_problems("write", local), partial.open("wb") as out:
@@ -145,7 +159,7 @@ class Store:
         return self.size(name) is not None
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None when there is none of that name."""
+        """Bytes of a file; None where there is no file of that name."""
         at = self._at(name)
         info = self._retry(lambda _: self._info(at), "look at", at)
         return info.size if info.type == pafs.FileType.File else None
@@ -157,16 +171,17 @@ class Store:
         return sorted(name for name in names if not name.endswith(PARTIAL_SUFFIX))
 
     def directories(self) -> list[str]:
+        """Names of the directories directly in this store, sorted."""
         infos = self._list("", recursive=False)
         return sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory)
 
     def delete(self, name: str) -> None:
-        """Idempotent."""
+        """Delete a file. Idempotent."""
         at = self._at(name)
         self._retry(lambda _: _if_there(self._fs.delete_file, at.path), "delete", at)
 
     def delete_tree(self, name: str) -> None:
-        """Deletes the directory `name`, "" for the store's own, and all below it. Idempotent."""
+        """Delete the directory `name`, "" for the store's own, and all below it. Idempotent."""
         at = self._at(name) if name else self._location
         self._retry(lambda _: _if_there(self._fs.delete_dir, at.path), "delete", at)
 
@@ -192,7 +207,7 @@ class Store:
     def _info(self, at: Location) -> pafs.FileInfo:
         return self._fs.get_file_info(at.path)
 
-    def _retry(self, attempt: Callable[[Progress], T], doing: str, at: Location) -> T:
+    def _retry(self, attempt: Callable[[TransferProgress], T], doing: str, at: Location) -> T:
         endpoint = resolve_endpoint(at) if at.kind == "s3" else None
         return with_retries(
             attempt,
@@ -203,15 +218,15 @@ class Store:
         )
 
     def _write_once(
-        self, at: Location, produce: Callable[[HashingWriter], object], progress: Progress
+        self, at: Location, produce: Callable[[HashingWriter], object], progress: TransferProgress
     ) -> FileRecord:
         if at.kind == "file":
-            with whole_file(Path(at.path)) as partial:
+            with atomic_file(Path(at.path)) as partial:
                 return self._stream_to(str(partial), produce, progress)
         return self._stream_to(at.path, produce, progress)
 
     def _stream_to(
-        self, path: str, produce: Callable[[HashingWriter], object], progress: Progress
+        self, path: str, produce: Callable[[HashingWriter], object], progress: TransferProgress
     ) -> FileRecord:
         with self._fs.open_output_stream(path) as stream:
             out = HashingWriter(stream, progress)
@@ -231,7 +246,7 @@ class Store:
     ) -> None:
         at = self._at(name)
 
-        def attempt(progress: Progress) -> None:
+        def attempt(progress: TransferProgress) -> None:
             try:
                 stream = self._fs.open_input_stream(at.path)
             except FileNotFoundError as error:
@@ -249,7 +264,7 @@ class Store:
     def _list(self, prefix: str, recursive: bool) -> list[pafs.FileInfo]:
         at = self._at(prefix) if prefix else self._location
 
-        def attempt(_: Progress) -> list[pafs.FileInfo]:
+        def attempt(_: TransferProgress) -> list[pafs.FileInfo]:
             selector = pafs.FileSelector(at.path, allow_not_found=True, recursive=recursive)
             found = self._fs.get_file_info(selector)
             if not found and at.kind == "s3":
@@ -259,18 +274,9 @@ class Store:
         return self._retry(attempt, "list", at)
 
     def _require_bucket(self, at: Location) -> None:
-        """A missing bucket lists as an empty one: a typing error would read as "no files yet"."""
+        """A missing bucket lists as an empty one: a mistyped name would read as "no files yet"."""
         if self._fs.get_file_info(at.bucket).type == pafs.FileType.NotFound:
             raise storage_error("list", at.label, NO_BUCKET)
-
-
-@contextmanager
-def local_problems(doing: str, local: Path) -> Iterator[None]:
-    """Errors of the local side of a transfer, which no retry mends, name the local file."""
-    try:
-        yield
-    except OSError as error:
-        raise storage_error(doing, str(local), explain(error)) from error
 
 
 def _read_local(source: BinaryIO, local: Path) -> bytes:

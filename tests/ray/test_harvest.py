@@ -216,7 +216,7 @@ def test_pool_outlives_a_harvest_that_breaks_off(
 def test_a_node_that_does_not_share_the_storage_is_one_line(host: str, tmp_path: Path) -> None:
     elsewhere = Probe("probe", (Store.open(str(tmp_path)),))  # a file that is not there
     with HarvestPool(host, 2, probe=elsewhere) as pool:
-        with pytest.raises(StorageError, match="is not the same place on node") as caught:
+        with pytest.raises(StorageError, match="is not shared: node") as caught:
             run(host, tmp_path, pool=pool)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.rglob("*.safetensors")) == []

@@ -237,7 +237,7 @@ def test_a_worker_that_does_not_share_the_places_is_one_line(
         yield Probe("probe", (Store.open(str(tmp_path)),))  # a file that is not there
 
     monkeypatch.setattr("ray_jobs.runtime.fit.check_output_locations", elsewhere)
-    with pytest.raises(StorageError, match="is not the same place on node"):
+    with pytest.raises(StorageError, match="is not shared: node"):
         train(tmp_path, data, cpus_per_worker=1)
     assert list(tmp_path.iterdir()) == []
 

@@ -98,7 +98,7 @@ def test_a_node_that_does_not_share_the_places_ends_the_sweep_in_one_line(
     config, base = replace(SWEEP, trials=2, scheduler="none"), replace(CONFIG, epochs=1)
     with monkeypatch.context() as patch:
         patch.setattr("ray_jobs.sweep.run.check_output_locations", elsewhere)
-        with pytest.raises(StorageError, match="is not the same place on node"):
+        with pytest.raises(StorageError, match="is not shared: node"):
             sweep(tmp_path, data, config, base)
     assert not list(tmp_path.glob("trials/*/*"))
     assert not any(trial["reports"] for trial in ledger_of(tmp_path)["trials"])

@@ -8,9 +8,9 @@ import pyarrow.fs as pafs
 import pytest
 
 from data.errors import CorruptFileError, StorageError
-from data.storage import FileRecord, Store, streams
+from data.storage import FileRecord, Store, transfer
 from data.storage.__main__ import main
-from data.storage.problems import Progress
+from data.storage.transfer import TransferProgress
 
 DATA = bytes(range(256)) * 40
 
@@ -48,8 +48,8 @@ def test_files_come_back_as_they_were(store: Store, tmp_path: Path) -> None:
 
 
 def test_bytes_in_pieces_are_hashed_and_flushed_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "CHUNK_BYTES", 10)
-    monkeypatch.setattr(streams, "FLUSH_EVERY_BYTES", 30)
+    monkeypatch.setattr(transfer, "CHUNK_BYTES", 10)
+    monkeypatch.setattr(transfer, "FLUSH_EVERY_BYTES", 30)
     calls: list[int | str] = []
 
     class Stream:
@@ -59,7 +59,7 @@ def test_bytes_in_pieces_are_hashed_and_flushed_as_a_whole(monkeypatch: pytest.M
         def flush(self) -> None:
             calls.append("flush")
 
-    out = streams.HashingWriter(Stream(), Progress())
+    out = transfer.HashingWriter(Stream(), TransferProgress())
     for piece in (DATA[:7], bytearray(DATA[7:40]), memoryview(DATA)[40:65]):
         assert out.write(piece) == len(piece)
     assert out.record() == FileRecord(65, hashlib.sha256(DATA[:65]).hexdigest())
@@ -87,7 +87,7 @@ def test_a_file_other_than_recorded_is_refused(store: Store, tmp_path: Path) -> 
 def test_a_failing_producer_leaves_the_old_file(store: Store, tmp_path: Path) -> None:
     store.write_bytes("file", b"old")
 
-    def produce(out: streams.HashingWriter) -> None:
+    def produce(out: transfer.HashingWriter) -> None:
         out.write(b"new")
         raise KeyError("producer")
 
@@ -127,13 +127,13 @@ def test_a_full_disk_is_one_line(
         partial.symlink_to("/dev/full")
         return partial
 
-    monkeypatch.setattr(streams, "partial_path", on_full_device)
+    monkeypatch.setattr(transfer, "partial_path", on_full_device)
     with pytest.raises(StorageError, match=r"cannot write .*file: the disk is full; free space"):
         store.write_bytes("file", DATA)
     assert files_in(tmp_path / "store") == []
     monkeypatch.undo()
     record = store.write_bytes("file", DATA)
-    monkeypatch.setattr(streams, "partial_path", on_full_device)
+    monkeypatch.setattr(transfer, "partial_path", on_full_device)
     with pytest.raises(StorageError, match=r"cannot write .*copy: the disk is full"):
         store.fetch("file", tmp_path / "copy", record)
 

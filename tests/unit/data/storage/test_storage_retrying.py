@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from data.errors import StorageError
-from data.storage.filesystem import RETRY_ENV, default_retry_s
-from data.storage.problems import Progress, explain, with_retries
+from data.storage.problems import explain
+from data.storage.transfer import RETRY_ENV, TransferProgress, default_retry_s, with_retries
 
 
 def test_the_retry_budget_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,7 +30,7 @@ class Clock:
         self.now_s += duration_s
 
 
-def run(attempt: Callable[[Progress], int], clock: Clock, retry_s: float = 100.0) -> int:
+def run(attempt: Callable[[TransferProgress], int], clock: Clock, retry_s: float = 100.0) -> int:
     return with_retries(
         attempt,
         doing="write",
@@ -48,7 +48,7 @@ UNREACHABLE = OSError("AWS Error NETWORK_CONNECTION during PutObject operation: 
 def test_an_outage_within_the_budget_is_ridden_out() -> None:
     clock = Clock()
 
-    def attempt(_: Progress) -> int:
+    def attempt(_: TransferProgress) -> int:
         if clock.now_s < 1095:
             raise UNREACHABLE
         return 5
@@ -57,10 +57,10 @@ def test_an_outage_within_the_budget_is_ridden_out() -> None:
     assert 1095 <= clock.now_s < 1101
 
 
-def test_an_outage_beyond_the_budget_is_told() -> None:
+def test_an_outage_beyond_the_budget_is_reported() -> None:
     clock = Clock()
 
-    def attempt(_: Progress) -> int:
+    def attempt(_: TransferProgress) -> int:
         raise UNREACHABLE
 
     with pytest.raises(StorageError, match=r"host:1 cannot be reached .* tried for 100 s"):
@@ -71,7 +71,7 @@ def test_an_outage_beyond_the_budget_is_told() -> None:
 def test_the_budget_starts_anew_with_real_progress_only() -> None:
     clock, sizes = Clock(), iter([10, 10, 30, 30, 30, 30, 30, 30, 30, 30])
 
-    def attempt(progress: Progress) -> int:
+    def attempt(progress: TransferProgress) -> int:
         clock.sleep(40)
         progress.reached(next(sizes))
         raise UNREACHABLE

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from data.errors import ConfigError, StorageError
-from data.storage import Store, streams
+from data.storage import Store, transfer
 from data.storage import store as storage
 from ray_jobs.checkpoint import CheckpointInfo, CheckpointStore, Readers
 
@@ -264,10 +264,10 @@ def test_a_disk_that_fills_up_while_a_state_is_written(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     save(store, 1)
-    monkeypatch.setattr(streams, "FLUSH_EVERY_BYTES", 1 << 20)
+    monkeypatch.setattr(transfer, "FLUSH_EVERY_BYTES", 1 << 20)
     full = SimpleNamespace(write=lambda _: None, flush=lambda: None)
     setattr(full, failing, fail)
-    make = streams.HashingWriter
+    make = transfer.HashingWriter
     monkeypatch.setattr(storage, "HashingWriter", lambda _, progress: make(full, progress))
     with pytest.raises(StorageError, match="cannot write .*rank-00000.pt: the disk is full"):
         store.save(2, {"weights": torch.zeros(1 << 20)}, attempt="a1", metadata={})

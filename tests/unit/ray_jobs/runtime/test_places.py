@@ -49,7 +49,7 @@ def test_one_place_that_cannot_be_written_is_refused_though_the_other_can(
 def test_a_directory_that_another_node_does_not_share_is_one_line(tmp_path: Path):
     with check_output_locations(str(tmp_path / "run"), None) as probe:
         (tmp_path / "run").rename(tmp_path / "elsewhere")  # what that node sees
-        with pytest.raises(StorageError, match="not the same place on node 10.0.0.2") as caught:
+        with pytest.raises(StorageError, match="is not shared: node 10.0.0.2") as caught:
             probe.check("10.0.0.2")
     assert "\n" not in str(caught.value)
 
