@@ -29,7 +29,7 @@ from autoscaler.money.budget import cost_in_words
 from autoscaler.nodes.cluster import Cluster
 from autoscaler.nodes.ray_logs import quieten_ray
 from autoscaler.session import Session, open_session
-from autoscaler.ssh.runner import GatedSSHCommandRunner
+from autoscaler.ssh.runner import CheckedSSHCommandRunner
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -184,9 +184,9 @@ class LambdaNodeProvider(NodeProvider):
     def terminate_nodes(self, node_ids: list[str]) -> None:
         self.cluster.terminate(node_ids)
 
-    def report_unfit(self, node_id: str, reason: str) -> None:
+    def report_unhealthy(self, node_id: str, reason: str) -> None:
         """For a node that cannot serve: it ends, and its place is left alone for a while."""
-        self.cluster.fitness.report_unfit(node_id, reason)
+        self.cluster.fitness.report_unhealthy(node_id, reason)
 
     def cleanup_cluster_resources(self) -> None:
         """The end of `ray down`: verifies that nothing bills, and removes the cluster's files.
@@ -230,10 +230,10 @@ class LambdaNodeProvider(NodeProvider):
             "process_runner": process_runner,
             "use_internal_ip": use_internal_ip,
         }
-        ssh = GatedSSHCommandRunner(self.cluster.fitness, self.cluster.handover_from, **common)
+        ssh = CheckedSSHCommandRunner(self.cluster.fitness, self.cluster.handover_from, **common)
         if docker_config and docker_config.get("container_name"):
             docker = DockerCommandRunner(docker_config, **common)
-            # The gate is the machine's, not the container's.
+            # The health check is the machine's, not the container's.
             docker.ssh_command_runner = ssh
             return docker
         return ssh

@@ -213,7 +213,7 @@ class Cluster:
         if self._housekeeper.enforce_budget():
             return
         for node_id, why in self._housekeeper.unfit().items():
-            self.fitness.report_unfit(node_id, why)
+            self.fitness.report_unhealthy(node_id, why)
 
     # What becomes of a node
 

@@ -16,7 +16,7 @@ from autoscaler.instances.placement import Reason
 from autoscaler.lambda_cloud.tags import CHECKED, KIND_HEAD, NODE_STATUS
 from autoscaler.nodes.listing import Node, NodeList
 from autoscaler.session import Session
-from autoscaler.ssh.gates import Gate, own_address
+from autoscaler.ssh.health_check import HealthCheck, own_address
 
 SETUP_TRIES = 3
 """Ray's autoscaler sets a node up as often before it gives the node up."""
@@ -48,7 +48,7 @@ class Fitness:
         self._failures: Counter[str] = Counter()
         self._unfit: set[str] = set()
 
-    def gate(self, node_id: str) -> Gate | None:
+    def health_check(self, node_id: str) -> HealthCheck | None:
         """What to check on a node that is being set up; None for one in use, or that has passed.
 
         Raises UnavailableError while a worker's way to the head cannot be checked.
@@ -59,11 +59,11 @@ class Fitness:
             return None
         gpus = node.instance.instance_type.gpus
         if node.kind == KIND_HEAD:
-            return Gate(gpus)
+            return HealthCheck(gpus)
         head_ip = self._head_ip(node)
         if head_ip is None:
             raise UnavailableError(f"{node_id}: not checked, for the head has no private address")
-        return Gate(gpus, head_ip)
+        return HealthCheck(gpus, head_ip)
 
     def _head_ip(self, worker: Node) -> str | None:
         for node in self._nodes.all().values():
@@ -73,13 +73,13 @@ class Fitness:
         towards = worker.instance.private_ip
         return own_address(towards) if self._on_head and towards else None
 
-    def report_fit(self, node_id: str) -> None:
+    def report_healthy(self, node_id: str) -> None:
         """The node has passed its gate: its place is proven good."""
         self._session.tags.merge(node_id, {CHECKED: "passed"})
         if node := self._nodes.get(node_id):
             self._session.stockouts.clear(node.instance.offering)
 
-    def report_unfit(self, node_id: str, reason: str) -> None:
+    def report_unhealthy(self, node_id: str, reason: str) -> None:
         """Ends the node and keeps away from its place for a while. Idempotent."""
         node = self._nodes.get(node_id)
         if node is None or node_id in self._unfit:  # its termination is sent until it works
@@ -138,6 +138,6 @@ class Fitness:
         )
         never_up = instance.status in (Status.BOOTING, Status.UNKNOWN)
         if never_up or (node.kind != KIND_HEAD and failures >= SETUP_TRIES):
-            self.report_unfit(
+            self.report_unhealthy(
                 instance.id, "its setup failed" if not never_up else "it never came up"
             )

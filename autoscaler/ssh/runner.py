@@ -1,4 +1,4 @@
-"""Ray's ssh, with our gate before the first command on a new node, and a shutdown that ends it."""
+"""Ray's ssh, with a health check first on a new node, and a shutdown that ends the bill."""
 
 import logging
 import re
@@ -16,7 +16,7 @@ from autoscaler.bootstrap.files import cluster_files
 from autoscaler.errors import AutoscalerError
 from autoscaler.money.handover import Handover
 from autoscaler.ssh.dashboard_proxy import DashboardProxy
-from autoscaler.ssh.gates import Gate, read_verdict
+from autoscaler.ssh.health_check import HealthCheck, read_verdict
 
 # Ports that Ray's commands forward from a head: the dashboard's with the owner's token.
 
@@ -72,51 +72,51 @@ PROBE = "uptime"
 logger = logging.getLogger(__name__)
 
 
-class NodeGates(Protocol):
-    def gate(self, node_id: str) -> Gate | None:
+class NodeHealth(Protocol):
+    def health_check(self, node_id: str) -> HealthCheck | None:
         """Raises AutoscalerError while it cannot be said what to check."""
         ...
 
-    def report_fit(self, node_id: str) -> None: ...
+    def report_healthy(self, node_id: str) -> None: ...
 
-    def report_unfit(self, node_id: str, reason: str) -> None: ...
+    def report_unhealthy(self, node_id: str, reason: str) -> None: ...
 
     def has_ended(self, node_id: str) -> bool: ...
 
 
-class GateError(click.ClickException):
-    """The node is unfit. Ray's updater shows `cmd`, `returncode` and `stderr`, no traceback."""
+class UnhealthyNodeError(click.ClickException):
+    """The node is unhealthy. Ray's updater shows `cmd`, `returncode` and `stderr`, no traceback."""
 
     cmd = "check of GPUs and network"
     returncode = 1
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"the node is unfit and was ended: {reason}")
+        super().__init__(f"the node is unhealthy and was terminated: {reason}")
         self.stderr = reason
 
 
-class GatedSSHCommandRunner(SSHCommandRunner):
-    """A node that is being set up passes its gate first; nodes in use are not checked again.
+class CheckedSSHCommandRunner(SSHCommandRunner):
+    """Checks the health of a node that is being set up before anything else; of others never.
 
     `handover_from` gives what takes a head's word of its costs, None for other nodes.
     """
 
     def __init__(
         self,
-        gates: NodeGates,
+        health: NodeHealth,
         handover_from: Callable[[str], Handover | None],
         **ray_arguments: Any,
     ) -> None:
         super().__init__(**ray_arguments)
-        self._gates = gates
+        self._health = health
         self._handover_from = handover_from
         self._node = str(ray_arguments["node_id"])
         self._cluster = str(ray_arguments["cluster_name"])
-        self._is_open = False
+        self._is_checked = False
 
     def run(self, cmd: str | None = None, *args: Any, **options: Any) -> Any:
         if cmd != PROBE:
-            self._pass_gate()
+            self._check_health()
         if options.pop("shutdown_after_run", False):
             cmd = f"{cmd}; {SHUTDOWN}"
         if cmd:
@@ -131,7 +131,7 @@ class GatedSSHCommandRunner(SSHCommandRunner):
                 return result
             except click.ClickException:
                 # The head took the connection along; whether it has ended, Lambda knows.
-                if not (cmd and END_CLUSTER in cmd and self._gates.has_ended(self._node)):
+                if not (cmd and END_CLUSTER in cmd and self._health.has_ended(self._node)):
                     raise
         cli_logger.success("The cluster has ended; `ray down` verifies it and tells the cost.")
         return None
@@ -148,25 +148,25 @@ class GatedSSHCommandRunner(SSHCommandRunner):
             logger.warning("what the head's workers have cost was not learned: %s", error)
 
     def run_rsync_up(self, source: str, target: str, options: Any = None) -> None:
-        self._pass_gate()
+        self._check_health()
         super().run_rsync_up(source, target, options=options)
 
-    def _pass_gate(self) -> None:
-        if self._is_open:
+    def _check_health(self) -> None:
+        if self._is_checked:
             return
         try:
-            gate = self._gates.gate(self._node)
-            problem = self._ask(gate) if gate else None
+            check = self._health.health_check(self._node)
+            problem = self._ask(check) if check else None
         except AutoscalerError as error:
             raise click.ClickException(str(error)) from None
-        if gate is not None:
+        if check is not None:
             if problem is not None:
-                self._gates.report_unfit(self._node, problem)
-                raise GateError(problem)
-            self._gates.report_fit(self._node)
-        self._is_open = True
+                self._health.report_unhealthy(self._node, problem)
+                raise UnhealthyNodeError(problem)
+            self._health.report_healthy(self._node)
+        self._is_checked = True
 
-    def _ask(self, gate: Gate) -> str | None:
+    def _ask(self, check: HealthCheck) -> str | None:
         # Bytes, whatever Ray declares.
-        output = cast(bytes, super().run(gate.command(), with_output=True))
+        output = cast(bytes, super().run(check.command(), with_output=True))
         return read_verdict(output.decode(errors="replace"))

@@ -31,13 +31,13 @@ QUICK_DEATH = {
 }
 """Ray's own settings for its head, so that a dead machine is missed after seconds."""
 
-QUICK_GATE = """
+QUICK_HEALTH_CHECK = """
 import pathlib
 exec(pathlib.Path("~/raylambda/cluster/python/sitecustomize.py").expanduser().read_text())
 import sys
 if "autoscaler" in sys.modules:  # in Ray's monitor
-    import autoscaler.ssh.gates
-    autoscaler.ssh.gates.CUDA_WAIT_S = 0
+    import autoscaler.ssh.health_check
+    autoscaler.ssh.health_check.CUDA_WAIT_S = 0
 """
 """What the head's Python does at its start: a CUDA that does not start gets no second chance."""
 
@@ -110,7 +110,7 @@ class Laptop:
         cluster.update(cluster_name=name, idle_timeout_minutes=0.2)
         cluster["provider"]["regions"] = ["us-east-1"]
         hook = self.home / "sitecustomize.py"
-        hook.write_text(QUICK_GATE)
+        hook.write_text(QUICK_HEALTH_CHECK)
         settings = QUICK_DEATH | {"PYTHONPATH": "$HOME/hook:$PYTHONPATH"}
         exports = " ".join(f"{k}={v}" for k, v in settings.items())
         cluster["head_start_ray_commands"] = [

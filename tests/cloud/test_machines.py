@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from autoscaler.simulator.machines.network import bridge_names
-from autoscaler.ssh.gates import Gate, read_verdict
+from autoscaler.ssh.health_check import HealthCheck, read_verdict
 from tests.cloud.machines import (
     CloudProcess,
     process_list_watched,
@@ -72,13 +72,13 @@ def test_the_providers_gate_on_real_machines(
     cloud: CloudProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the provider sends it over ssh. What is wrong here does not mend itself by waiting."""
-    monkeypatch.setattr("autoscaler.ssh.gates.CUDA_WAIT_S", 0)
-    monkeypatch.setattr("autoscaler.ssh.gates.HEAD_WAIT_S", 0)
+    monkeypatch.setattr("autoscaler.ssh.health_check.CUDA_WAIT_S", 0)
+    monkeypatch.setattr("autoscaler.ssh.health_check.HEAD_WAIT_S", 0)
     cloud.call("POST", "/sim/faults", {"kind": "dead_cuda"})
     dead, good = (cloud.active(cloud.launch("gpu_1x_a10")) for _ in range(2))
 
     def verdict(ip: str, gpus: int, head_ip: str) -> str | None:
-        return read_verdict(cloud.ssh(ip, Gate(gpus, head_ip).command()).stdout)
+        return read_verdict(cloud.ssh(ip, HealthCheck(gpus, head_ip).command()).stdout)
 
     assert verdict(good, 1, dead) is None
     assert verdict(dead, 1, good) == "CUDA does not start: error 802"

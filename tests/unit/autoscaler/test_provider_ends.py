@@ -34,8 +34,8 @@ def test_a_termination_that_fails_is_sent_again_with_the_next_list(sim, head):
 
 def test_unfit_nodes_end_and_their_place_is_left_alone(sim, head):
     (node,) = make(head)
-    head.report_unfit(node, "0 of 1 GPUs are there")
-    head.report_unfit(node, "again")
+    head.report_unhealthy(node, "0 of 1 GPUs are there")
+    head.report_unhealthy(node, "again")
     assert sim.invariants.report()["alive"] == 0
     (closure,) = head.cluster.session.stockouts.all()
     assert (closure.offering, closure.reason) == (Offering(rig.H100, rig.REGION), Reason.SUSPECT)
@@ -50,7 +50,7 @@ def test_a_machine_is_unfit_once_however_long_its_end_fails(sim, head):
     (node,) = make(head)
     sim.add_fault(Outage("terminate", to_s=60.0))
     for _ in range(16):
-        head.report_unfit(node, "no CUDA")
+        head.report_unhealthy(node, "no CUDA")
         sim.advance(5.0)
         head.non_terminated_nodes({})
     assert sim.invariants.report()["alive"] == 0

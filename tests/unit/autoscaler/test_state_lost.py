@@ -100,7 +100,7 @@ def test_a_head_goes_on_seeing_and_ending_its_nodes(sim, head, tmp_path, full_di
     assert head.node_tags(first)["ray-node-status"] == "up-to-date"
     with pytest.raises(NodeLaunchException, match="the state file cannot be used"):
         make(head)
-    head.report_unfit(second, "no CUDA")
+    head.report_unhealthy(second, "no CUDA")
     head.terminate_node(first)
     assert alive(sim) == 0 and head.non_terminated_nodes({}) == []
     assert len(told(head, "state-failed")) == (what == "damaged")

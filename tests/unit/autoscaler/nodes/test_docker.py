@@ -29,7 +29,7 @@ class Machine:
     """In place of the subprocess module: a new machine with Docker and a good GPU."""
 
     ANSWERS = {
-        "base64": 'raylambda-gate {"problem": null}',
+        "base64": 'raylambda-health-check {"problem": null}',
         "command -v docker": "/usr/bin/docker",
         ".State.Running": "false",
         ".Config.Env": json.dumps([f"HOME={IMAGE_HOME}"]),
@@ -109,9 +109,9 @@ def test_the_machine_is_checked_and_the_container_set_up(
         for name in ("api_key", "api_url"):
             config["file_mounts"].pop(f"~/.raylambda/{name}")
     machine = set_up(sim, tmp_path, config, kind)
-    gate, run = machine.index("base64 -d | python3"), machine.index("docker run", "an/image")
+    check, run = machine.index("base64 -d | python3"), machine.index("docker run", "an/image")
     # Before all but Ray's question whether ssh is up, and not in the container.
-    assert gate == 1 and "docker" not in machine.commands[gate]
+    assert check == 1 and "docker" not in machine.commands[check]
     assert (GPUS in machine.commands[run]) == (kind == "worker")
     for remote, local in mounts.items():
         inside = remote.replace("~", IMAGE_HOME)
@@ -121,7 +121,7 @@ def test_the_machine_is_checked_and_the_container_set_up(
             assert machine.index("rsync", local, f":{MOUNTED}/{remote}") < run
     setup = machine.index("docker exec", "echo setup")
     start = machine.index("docker exec", "export RAY_AUTH_MODE=token; ray start")
-    assert gate < run < setup < start
+    assert check < run < setup < start
     assert "secret_key" not in "".join(machine.commands)
 
 

@@ -1,4 +1,4 @@
-"""Ray's updater over our runner: the gate comes first, once, and only on new nodes."""
+"""Ray's updater over our runner: the health check comes first, once, and only on new nodes."""
 
 import subprocess
 
@@ -8,21 +8,24 @@ from ray.autoscaler._private.command_runner import DockerCommandRunner
 from ray.autoscaler._private.updater import NodeUpdater
 
 from autoscaler.instances.placement import Reason
-from autoscaler.ssh.runner import SHUTDOWN, TEARDOWN, GatedSSHCommandRunner
+from autoscaler.ssh.runner import SHUTDOWN, TEARDOWN, CheckedSSHCommandRunner
 from tests import provider_rig as rig
 
-GOOD, BAD = b'raylambda-gate {"problem": null}\r\n', b'raylambda-gate {"problem": "no CUDA"}\n'
+GOOD, BAD = (
+    b'raylambda-health-check {"problem": null}\r\n',
+    b'raylambda-health-check {"problem": "no CUDA"}\n',
+)
 
 
 class Machine:
-    """In place of the subprocess module: notes commands, and answers the gate."""
+    """In place of the subprocess module: notes commands, and answers the health check."""
 
     def __init__(self, verdict: bytes = GOOD) -> None:
         self.verdict = verdict
         self.commands: list[str] = []
 
     def check_output(self, command, **_):
-        self.commands.append("gate" if "base64" in command[-1] else command[-1])
+        self.commands.append("health check" if "base64" in command[-1] else command[-1])
         return self.verdict
 
     def check_call(self, command, **_):
@@ -82,30 +85,30 @@ def update(provider, node, machine, tmp_path):
     ).run()
 
 
-def test_the_gate_comes_before_all_but_the_question_whether_ssh_is_up(
+def test_the_health_check_comes_before_all_but_the_question_whether_ssh_is_up(
     provider, node, tmp_path, capfd
 ):
     machine = Machine()
     update(provider, node, machine, tmp_path)
-    assert "uptime" in machine.commands[0] and machine.commands[1] == "gate"
-    assert machine.commands.count("gate") == 1
+    assert "uptime" in machine.commands[0] and machine.commands[1] == "health check"
+    assert machine.commands.count("health check") == 1
     assert provider.node_tags(node)["ray-node-status"] == "up-to-date"
     again = Machine()
     runner(provider, node, again).run("echo hello")
     assert len(again.commands) == 1, "a node in use is not checked again"
 
 
-def test_a_passed_gate_proves_the_place(provider, node):
+def test_a_passed_health_check_proves_the_offering(provider, node):
     offering = provider.cluster.find(node).instance.offering
     provider.cluster.session.stockouts.close(offering, Reason.SUSPECT, 0.0, advertised=True)
     runner(provider, node, Machine()).run("echo hello")
     assert provider.cluster.session.stockouts.all() == []
 
 
-def test_an_unfit_node_ends_before_anything_runs_on_it(sim, provider, node, tmp_path, capfd):
+def test_an_unhealthy_node_ends_before_anything_runs_on_it(sim, provider, node, tmp_path, capfd):
     machine = Machine(BAD)
     update(provider, node, machine, tmp_path)
-    assert machine.commands[-1] == "gate" and len(machine.commands) == 2
+    assert machine.commands[-1] == "health check" and len(machine.commands) == 2
     assert sim.invariants.report()["alive"] == 0
     (said,) = rig.events(provider.cluster.session, "node-unfit")
     assert said["reason"] == "no CUDA"
@@ -122,11 +125,11 @@ def test_nodes_in_use_are_never_checked(sim, provider, node, status):
     assert len(machine.commands) == 1 and sim.invariants.report()["alive"] == 1
 
 
-def test_rsync_waits_for_the_gate_too(provider, node):
+def test_rsync_waits_for_the_health_check_too(provider, node):
     machine = Machine(BAD)
     with pytest.raises(click.ClickException, match="no CUDA"):
         runner(provider, node, machine).run_rsync_up("a", "b")
-    assert machine.commands == ["gate"]
+    assert machine.commands == ["health check"]
 
 
 def test_no_verdict_condemns_nobody(sim, provider, node):
@@ -147,21 +150,23 @@ def test_ssh_that_fails_is_no_verdict(sim, provider, node):
     assert sim.invariants.report()["alive"] == 1
 
 
-def test_the_gate_asks_for_the_types_gpus_and_the_clusters_head(sim, provider, node, tmp_path):
+def test_the_health_check_asks_for_the_types_gpus_and_the_clusters_head(
+    sim, provider, node, tmp_path
+):
     laptop = rig.provider_on(rig.laptop_section(rig.CLUSTER), rig.session(sim, tmp_path / "l"))
     (head,) = laptop.create_node(rig.node_config("head"), rig.ray_tags("head"), 1)
     sim.advance(400.0)
     provider.non_terminated_nodes({})
     provider.set_node_tags(head, {"ray-node-status": "waiting-for-ssh"})
-    gate = provider.cluster.fitness.gate(node)
-    assert gate.gpus == 1 and gate.head_ip == provider.internal_ip(head)
-    own = provider.cluster.fitness.gate(head)
+    check = provider.cluster.fitness.health_check(node)
+    assert check.gpus == 1 and check.head_ip == provider.internal_ip(head)
+    own = provider.cluster.fitness.health_check(head)
     assert own.gpus == 0 and own.head_ip is None
 
 
 def test_a_head_that_no_list_shows_knows_its_own_address(provider, node, way):
     asked, _ = way
-    assert provider.cluster.fitness.gate(node).head_ip == "10.9.9.9"
+    assert provider.cluster.fitness.health_check(node).head_ip == "10.9.9.9"
     assert asked == [provider.internal_ip(node)]
 
 
@@ -209,7 +214,7 @@ def test_a_lost_connection_alone_is_none(provider, node):
         runner(provider, node, LostConnection()).run(STOPPING)
 
 
-def test_docker_is_behind_the_gate(provider, node):
+def test_docker_is_behind_the_health_check(provider, node):
     made = runner(provider, node, Machine(), {"container_name": "c", "image": "i"})
     assert isinstance(made, DockerCommandRunner)
-    assert isinstance(made.ssh_command_runner, GatedSSHCommandRunner)
+    assert isinstance(made.ssh_command_runner, CheckedSSHCommandRunner)

@@ -1,4 +1,4 @@
-"""Is a new machine fit? Asked over ssh, before Ray or anything else runs on it.
+"""The health check of a new machine, made over ssh, before Ray or anything else runs on it.
 
 New machines have come up as active with GPUs missing, and with a CUDA that does not start
 (its fabric manager not ready); Ray would take them as whole and every task on them would fail.
@@ -13,18 +13,18 @@ import socket
 from dataclasses import dataclass
 
 from autoscaler.errors import ProtocolError
-from autoscaler.ssh import gate_program
+from autoscaler.ssh import health_check_program
 
 CUDA_WAIT_S = 90
 """A new 8-GPU machine's fabric manager may need a minute after the machine is reachable."""
 HEAD_PORTS = (6379, 22)
 HEAD_WAIT_S = 40
 """The private network of a new machine may need some seconds."""
-_VERDICT = re.compile(r"raylambda-gate (\{.*\})")
+_VERDICT = re.compile(r"raylambda-health-check (\{.*\})")
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class HealthCheck:
     """What a machine must have. `head_ip` is the head's private address, None for the head."""
 
     gpus: int
@@ -32,7 +32,7 @@ class Gate:
 
     def command(self) -> str:
         """A shell command that prints the verdict and exits with 0 whatever it is."""
-        program = base64.b64encode(inspect.getsource(gate_program).encode()).decode()
+        program = base64.b64encode(inspect.getsource(health_check_program).encode()).decode()
         wanted = json.dumps(
             {
                 "gpus": self.gpus,
@@ -57,7 +57,7 @@ def own_address(towards: str) -> str | None:
 
 
 def read_verdict(output: str) -> str | None:
-    """Why the machine is unfit, in one line; None if it is fit.
+    """Why the machine is unhealthy, in one line; None if it is healthy.
 
     Raises ProtocolError when the output holds no verdict: then nothing is known.
     """

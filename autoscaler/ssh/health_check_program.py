@@ -1,7 +1,7 @@
-"""The check that `gates` sends to a new machine: its source, run by the machine's own Python 3.
+"""The health check's program: its source is sent to a new machine, whose own Python 3 runs it.
 
-It imports the standard library only, prints one line, `raylambda-gate {"problem": ...}`, and
-always exits with 0: ssh's own failures must not look like a verdict.
+It imports the standard library only, prints one line, `raylambda-health-check {"problem": ...}`,
+and always exits with 0: ssh's own failures must not look like a verdict.
 """
 
 from __future__ import annotations
@@ -98,4 +98,4 @@ def problem_of(wanted: dict[str, Any]) -> str | None:
 
 if __name__ == "__main__":
     found = problem_of(json.loads(base64.b64decode(sys.argv[1])))
-    sys.stdout.write("raylambda-gate " + json.dumps({"problem": found}) + "\n")
+    sys.stdout.write("raylambda-health-check " + json.dumps({"problem": found}) + "\n")
