@@ -29,10 +29,11 @@ from benchmarks.cost_aware_rungs import Curve, compare
 from data.storage import Store
 from ray_jobs.activations.dataset import DataConfig
 from ray_jobs.activations.prepare import Prepared
-from ray_jobs.runtime.fit import JobOptions
+from ray_jobs.runtime.options import JobOptions
 from ray_jobs.sae.config import SAEConfig
-from ray_jobs.sae.sweep import SAETrials, job_spec
-from ray_jobs.sae.train import prepare_for, run_identity, train_sae
+from ray_jobs.sae.job import prepare_for, run_identity, train_sae
+from ray_jobs.sae.search_space import job_spec
+from ray_jobs.sae.trials import SAETrials
 from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.plan import Report, make_plan
 from ray_jobs.sweep.run import Trials, run_sweep

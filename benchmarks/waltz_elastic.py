@@ -23,9 +23,9 @@ from ray.cluster_utils import Cluster
 
 from data.storage import Store
 from ray_jobs.runtime import fit as runtime
+from ray_jobs.waltzrl.job import MODEL_SEED
 from ray_jobs.waltzrl.models.world import build_world_model
 from ray_jobs.waltzrl.recipes import toy
-from ray_jobs.waltzrl.train import MODEL_SEED
 from tests.ray.training import Lines
 from tests.ray.waltz_rig import train
 

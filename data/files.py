@@ -39,6 +39,20 @@ def local_copy(uri: str) -> Iterator[Path]:
         yield copy
 
 
+def check_local_files(*uris: str | None) -> None:
+    """Refuse files of this machine that cannot be read, before anything is started for them.
+
+    None and files in a bucket pass.
+
+    Raises:
+        DataError: as for `local_copy`.
+    """
+    for uri in uris:
+        if uri and parse_location(uri).kind == "file":
+            with local_copy(uri):
+                pass
+
+
 def write_lines(uri: str, lines: Iterable[bytes]) -> FileRecord:
     """Write the lines, whole or not at all; returns size and sha256.
 

@@ -1,10 +1,11 @@
 """Command lines made from frozen config dataclasses: a recipe first, then single fields as flags.
 
-    config, options = parse(argv, "raylambda sae", RECIPES, JobOptions)
+    (sae, data, job), as_json = parse_recipe(argv, "python -m ray_jobs.sae.train", RECIPES, PARTS)
 
-Every field `learning_rate` of a config becomes `--learning-rate`; its help is the attribute
-docstring under the field. `None`, `int`, `float`, `str` and `bool` are the types a flat config
-needs; a flag of a wrong type, an unknown flag or recipe is one line and exit code 2.
+Every field `learning_rate` of a config becomes `--learning-rate`. Its help is the docstring under
+the field and its value in the first recipe; a comment line `# Early stopping` between fields
+starts a group. A wrong value, an unknown flag or an unknown recipe is one line and exit code 2.
+Nothing heavy is imported here, so that `--help` and a typo answer at once.
 """
 
 import argparse
@@ -12,8 +13,9 @@ import ast
 import dataclasses
 import difflib
 import inspect
-import itertools
+import json
 import math
+import sys
 import textwrap
 import types
 import typing
@@ -24,12 +26,23 @@ from typing import Any
 from data.command_line import OneLineParser
 from data.errors import ConfigError
 
+ALIASES = {
+    "num_epochs": "epochs",
+    "run": "run_dir",
+    "dataset": "data",
+    "test_dataset": "test_data",
+    "checkpoint_interval": "checkpoint_every_steps",
+    "checkpoint_minutes": "checkpoint_every_minutes",
+    "validation_interval": "eval_every_steps",
+}
+"""Other names of fields, which are accepted and not shown."""
+
 
 def parse_recipe(
     argv: Sequence[str],
     prog: str,
     recipes: Mapping[str, Callable[[], tuple[Any, ...]]],
-    parts: Sequence[str] = (),
+    parts: Sequence[str],
 ) -> tuple[tuple[Any, ...], bool]:
     """Read `--recipe NAME`, single fields as flags, and `--json`.
 
@@ -37,6 +50,7 @@ def parse_recipe(
     the field of that name in every config that has it, so that what two parts of a job must
     agree on (the model, the layer, the seed) is said once. `parts` names the configs: of a
     field `epochs` that several have, `--probe-epochs` changes the one in `probe` alone.
+    `--help` and `--print-config` print and end the process with code 0.
 
     Returns:
         The configs with the flags applied, and whether `--json` was given.
@@ -45,37 +59,120 @@ def parse_recipe(
         ConfigError: an unknown recipe or flag, or a value that a config refuses.
     """
     parser = OneLineParser(
-        prog=prog, allow_abbrev=False, description=f"Recipes: {', '.join(recipes)}."
+        prog=prog,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=_HelpFormatter,
+        description=f"Recipes: {', '.join(recipes)}. Any flag changes one value of the recipe; "
+        f"the defaults shown are those of {next(iter(recipes))}.",
     )
-    parser.add_argument("--recipe", default=next(iter(recipes)), help="named set of defaults")
+    first = next(iter(recipes))
+    parser.add_argument("--recipe", default=first, help=f"named set of values (default: {first})")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print all values as JSON, and end"
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as a last JSON line")
-    defaults = next(iter(recipes.values()))()
-    seen: set[str] = set()
-    for config, part in itertools.zip_longest(defaults, parts):
-        names = _names(config)
-        flags = {name: name for name in names if name not in seen}
-        if part:
-            others = {n for other in defaults if other is not config for n in _names(other)}
-            flags |= {f"{part}_{name}": name for name in names if name in others}
-        _add_flags(parser, type(config), flags)
-        seen |= flags.keys()
+    fields = _add_config_flags(parser, recipes[first](), parts)
     given, unknown = parser.parse_known_args(list(argv))
     if unknown:
-        raise ConfigError(unknown[0], _unknown_flag(unknown[0], seen))
+        raise ConfigError(unknown[0], _unknown_flag(unknown[0], fields))
     if given.recipe not in recipes:
         raise ConfigError("--recipe", f"no recipe {given.recipe!r}; there are {', '.join(recipes)}")
-    overrides = {name: value for name, value in vars(given).items() if value is not None}
-    configs = itertools.zip_longest(recipes[given.recipe](), parts)
-    return tuple(_override(config, part, overrides) for config, part in configs), given.json
+    configs = tuple(
+        _override(config, part, vars(given))
+        for config, part in zip(recipes[given.recipe](), parts, strict=True)
+    )
+    if "print_config" in given:
+        shown = {part: dataclasses.asdict(c) for part, c in zip(parts, configs, strict=True)}
+        sys.stdout.write(json.dumps({"recipe": given.recipe, **shown}, indent=2) + "\n")
+        sys.exit(0)
+    return configs, "json" in given
 
 
-def _names(config: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(config)]
+class _HelpFormatter(argparse.HelpFormatter):
+    """Flags in a column wide enough for most names."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=36)
+
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any = None) -> None:
+        """`prog [flags]`: sixty flags in a row would only repeat what follows."""
+        super().add_usage(f"{self._prog} [--recipe NAME] [flags]", actions, groups, prefix)
 
 
-def _override(config: Any, part: str | None, overrides: Mapping[str, Any]) -> Any:
-    own = {name: overrides.get(f"{part}_{name}", overrides.get(name)) for name in _names(config)}
-    return dataclasses.replace(config, **{k: v for k, v in own.items() if v is not None})
+def _add_config_flags(
+    parser: argparse.ArgumentParser, defaults: Sequence[Any], parts: Sequence[str]
+) -> set[str]:
+    """Add a flag for each field, and its hidden aliases; returns the names of the visible ones."""
+    owners: dict[str, list[str]] = {}
+    for config, part in zip(defaults, parts, strict=True):
+        for field in dataclasses.fields(config):
+            owners.setdefault(field.name, []).append(part)
+    added: set[str] = set()
+    for config, part in zip(defaults, parts, strict=True):
+        hints = typing.get_type_hints(type(config))
+        for title, docs in field_groups(type(config)).items():
+            group = parser.add_argument_group(title)
+            for name, doc in docs.items():
+                names = [f"{part}_{name}"] if len(owners[name]) > 1 else []
+                for flag in [name, *names] if name not in added else names:
+                    _add_flag(group, flag, hints[name], doc, getattr(config, name))
+                    added.add(flag)
+    for alias, name in ALIASES.items():
+        if name in added and alias not in added:
+            hint = next(h for c in defaults if (h := typing.get_type_hints(type(c)).get(name)))
+            parser.add_argument(_flag(alias), dest=name, type=_reader(hint), help=argparse.SUPPRESS)
+    return added
+
+
+def _add_flag(
+    group: "argparse._ArgumentGroup", name: str, hint: Any, doc: str, default: object
+) -> None:
+    shown = "none" if default is None else f"{default:g}" if type(default) is float else default
+    known = "default:" in doc or shown == ""
+    text = (doc if known else f"{doc.rstrip('.')} (default: {shown})").replace("%", "%%")
+    if _plain_type(hint) is bool:
+        action = argparse.BooleanOptionalAction
+        group.add_argument(_flag(name), action=action, default=argparse.SUPPRESS, help=text)
+    else:
+        group.add_argument(_flag(name), type=_reader(hint), metavar=_metavar(name, hint), help=text)
+
+
+def _metavar(name: str, hint: Any) -> str:
+    """The unit that a field's name ends in, or what kind of value it takes."""
+    kind, last = _plain_type(hint), name.rpartition("_")[2]
+    if kind is str:
+        return "DIR" if last == "dir" else "TEXT"
+    if "cents" in name:
+        return "CENTS"
+    return last.upper() if last in ("steps", "minutes", "tokens", "gb") else "N"
+
+
+def _reader(hint: Any) -> Callable[[str], Any]:
+    """Reads a flag's value; "none" lifts what a field that may be None limits."""
+    kind = _plain_type(hint)
+    if kind is hint or kind is str:
+        return kind
+
+    def read(text: str) -> Any:
+        return None if text.lower() == "none" else kind(text)
+
+    read.__name__ = kind.__name__  # argparse names it in "invalid int value"
+    return read
+
+
+def _plain_type(hint: Any) -> type:
+    """`int | None` -> int."""
+    if isinstance(hint, types.UnionType):
+        return next(kind for kind in hint.__args__ if kind is not type(None))
+    return hint
+
+
+def _override(config: Any, part: str, given: Mapping[str, Any]) -> Any:
+    names = [field.name for field in dataclasses.fields(config)]
+    own = {name: given[name] for name in names if name in given}
+    own |= {name: given[f"{part}_{name}"] for name in names if f"{part}_{name}" in given}
+    return dataclasses.replace(config, **own)
 
 
 def _unknown_flag(flag: str, fields: set[str]) -> str:
@@ -88,43 +185,27 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _add_flags(
-    parser: argparse.ArgumentParser, config_class: type, flags: Mapping[str, str]
-) -> None:
-    """Add the flags, each with the name of its field."""
-    helps = attribute_docs(config_class)
-    hints = typing.get_type_hints(config_class)
-    for name, field in flags.items():
-        kind = _plain_type(hints[field])
-        summary = helps.get(field, "").replace("%", "%%")
-        if kind is bool:
-            action = argparse.BooleanOptionalAction
-            parser.add_argument(_flag(name), action=action, default=None, help=summary)
-        else:
-            parser.add_argument(_flag(name), type=kind, default=None, help=summary)
-
-
-def _plain_type(hint: Any) -> type:
-    """`int | None` -> int."""
-    if isinstance(hint, types.UnionType):
-        return next(kind for kind in hint.__args__ if kind is not type(None))
-    return hint
-
-
-def attribute_docs(config_class: type) -> dict[str, str]:
-    """The docstring under each field of a dataclass, by field name, on one line."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(config_class)))
-    body = typing.cast(ast.ClassDef, tree.body[0]).body
-    docs = {}
-    for field, below in zip(body, body[1:], strict=False):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(below, ast.Expr)
-            and isinstance(below.value, ast.Constant)
-        ):
-            docs[field.target.id] = " ".join(str(below.value.value).split())
-    return docs
+def field_groups(config_class: type) -> dict[str, dict[str, str]]:
+    """The fields of a config dataclass with their docstrings, on one line each, by the comment
+    line that stands above them; before the first such comment, by the class's docstring."""
+    source = textwrap.dedent(inspect.getsource(config_class))
+    body = typing.cast(ast.ClassDef, ast.parse(source).body[0]).body
+    titles = {
+        number: line.strip("# ")
+        for number, line in enumerate(source.splitlines(), start=1)
+        if line.startswith("    # ")
+    }
+    title = (inspect.getdoc(config_class) or config_class.__name__).splitlines()[0].rstrip(".")
+    groups: dict[str, dict[str, str]] = {}
+    for field, below in zip(body, [*body[1:], None], strict=True):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        title = next((titles[n] for n in sorted(titles, reverse=True) if n < field.lineno), title)
+        doc = ""
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            doc = " ".join(str(below.value.value).split())
+        groups.setdefault(title, {})[field.target.id] = doc
+    return groups
 
 
 # Numbers of a config that must lie in a range; errors name the field.

@@ -9,7 +9,7 @@ import torch
 from data.documents import Document, Span
 from data.storage import Store
 from ray_jobs.activations.host_model import HostModel
-from ray_jobs.pii import train
+from ray_jobs.pii import training
 from ray_jobs.pii.classifier import Origin
 from ray_jobs.pii.config import ProbeConfig
 from ray_jobs.pii.detector import SAEPIIDetector
@@ -56,10 +56,12 @@ def save_run(folder: Path) -> Run:
     sae = load_sae(folder / "sae_final.pt")
     host = HostModel(HOST, LAYER)
     origin = Origin(host.name, LAYER, host.dtype, host.fingerprint, sae.fingerprint)
-    parts = [train.run_over(host, documents(seed, n), "texts") for seed, n in ((0, 200), (1, 40))]
+    parts = [
+        training.run_over(host, documents(seed, n), "texts") for seed, n in ((0, 200), (1, 40))
+    ]
     config = ProbeConfig(window=1, epochs=6, batch_tokens=512)
     for name, encoder in (("latents", sae), ("raw", None)):
         its_origin = origin if encoder else replace(origin, encoder="raw")
-        classifier = train.train_classifier(*parts, encoder, its_origin, config)
+        classifier = training.train_classifier(*parts, encoder, its_origin, config)
         classifier.save(store.child("classifiers", name))
     return Run(folder, SAEPIIDetector.from_run(folder))

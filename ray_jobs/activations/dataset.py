@@ -8,7 +8,7 @@ from pathlib import Path
 from data.build import build_pii
 from data.documents import Document, read_documents
 from data.errors import ConfigError, DataError
-from data.files import sha256_of
+from data.files import check_local_files, sha256_of
 from data.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,10 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.test_data and not self.data:
             raise ConfigError("test_data", "stands beside --data; give both")
+
+    def check_files(self) -> None:
+        """Refuse local files that cannot be read; needs no Ray. Raises DataError."""
+        check_local_files(self.data, self.test_data)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from ray_jobs.activations.harvest import HarvestProgress, harvest
 from ray_jobs.activations.harvest_pool import HarvestPool
 from ray_jobs.activations.shards import ActivationSet
 from ray_jobs.runtime.cluster import check_output_locations
-from ray_jobs.runtime.fit import JobOptions, worker_needs
+from ray_jobs.runtime.fit import worker_needs
+from ray_jobs.runtime.options import JobOptions
 from ray_jobs.runtime.progress import clock_time
 
 logger = logging.getLogger(__name__)

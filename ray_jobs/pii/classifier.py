@@ -24,7 +24,6 @@ from ray_jobs.pii.features import Features, document_rows, surface_categories
 from ray_jobs.pii.probes import TokenProbe, batches_of
 from ray_jobs.pii.spans import OUTSIDE, PIISpan, TagScheme, character_segments
 
-RAW = "raw"
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 _FORMAT = "raylambda-pii-classifier-1"

@@ -7,6 +7,8 @@
 On the command line: python -m ray_jobs.pii.detector --run-dir runs/demo [FILE...]
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
@@ -14,19 +16,23 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.command_line import OneLineParser, run_main
 from data.errors import DataError
 from data.storage import Store
-from ray_jobs.activations.host_model import HostModel
-from ray_jobs.pii.classifier import RAW, Classifier, Origin, Text
-from ray_jobs.pii.features import features_of
 from ray_jobs.pii.spans import PIISpan
-from ray_jobs.pii.tokens import HostTokens, run_host
 from ray_jobs.results.run_directory import fetch
-from ray_jobs.sae.model import TopKSAE, load_sae
 
-LATENTS = "latents"
+# What needs PyTorch is imported where it is used, so that the command line answers at once.
+if TYPE_CHECKING:
+    from ray_jobs.activations.host_model import HostModel
+    from ray_jobs.pii.classifier import Classifier, Origin
+    from ray_jobs.pii.tokens import HostTokens
+    from ray_jobs.sae.model import TopKSAE
+
+LATENTS, RAW = "latents", "raw"
+"""The two kinds of classifiers, by what they read."""
 SAE_NAME = "sae_final.pt"
 CLASSIFIERS_NAME = "classifiers"
 _TEXTS_AT_ONCE = 64
@@ -50,6 +56,8 @@ class SAEPIIDetector:
         classifiers_path: str | Path,
         device: str = "cpu",
     ) -> None:
+        from ray_jobs.pii.classifier import Classifier
+
         folder = _classifier_folder(
             Path(classifiers_path), RAW if sae_encoder_path is None else LATENTS
         )
@@ -71,7 +79,7 @@ class SAEPIIDetector:
         raw: bool = False,
         model: str | Path | None = None,
         device: str = "cpu",
-    ) -> "SAEPIIDetector":
+    ) -> SAEPIIDetector:
         """The detector of a run directory.
 
         run_dir   a local directory, or the file:// or s3:// URI of a finished run, whose files
@@ -95,6 +103,8 @@ class SAEPIIDetector:
 
     def detect_batch(self, texts: Sequence[str]) -> list[list[PIISpan]]:
         """Spans of each text; memory is bounded by the longest 64 texts."""
+        from ray_jobs.pii.tokens import run_host
+
         found: list[list[PIISpan]] = []
         for first in range(0, len(texts), _TEXTS_AT_ONCE):
             some = texts[first : first + _TEXTS_AT_ONCE]
@@ -103,6 +113,9 @@ class SAEPIIDetector:
 
     def detect_tokens(self, texts: Sequence[str], tokens: HostTokens) -> list[list[PIISpan]]:
         """As `detect_batch`, for texts that the host model has already been run over."""
+        from ray_jobs.pii.classifier import Text
+        from ray_jobs.pii.features import features_of
+
         features = features_of(tokens.activations, self._sae)
         offsets = tokens.document_offsets()
         return self.classifier.spans(list(map(Text, texts, offsets)), features)
@@ -125,8 +138,8 @@ def redacted(text: str, spans: Sequence[PIISpan]) -> str:
     return "".join([*pieces, text[position:]])
 
 
-def main(arguments: list[str]) -> None:
-    """Detect or redact personal data in files or standard input."""
+def main(argv: list[str]) -> None:
+    """Run from the command line; see the module's docstring."""
     parser = OneLineParser(
         prog="python -m ray_jobs.pii.detector", description="Find or redact personal data."
     )
@@ -135,7 +148,7 @@ def main(arguments: list[str]) -> None:
     shown.add_argument("--redact", action="store_true", help="print the redacted text")
     shown.add_argument("--json", action="store_true", help="one JSON object per input")
     parser.add_argument("files", nargs="*", default=["-"], help="UTF-8 text; - is standard input")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(argv)
     texts = [_read(name) for name in options.files]
     detector = detector_of(options)
     for name, text in zip(options.files, texts, strict=True):
@@ -190,6 +203,8 @@ def _classifier_folder(path: Path, name: str) -> Path:
 
 
 def _host(path: str | Path | None, origin: Origin, device: str) -> HostModel:
+    from ray_jobs.activations.host_model import HostModel
+
     name = str(path or origin.host)
     try:
         return HostModel(name, origin.layer, dtype=origin.dtype, device=device)
@@ -200,6 +215,8 @@ def _host(path: str | Path | None, origin: Origin, device: str) -> HostModel:
 
 
 def _matching_sae(path: str | Path | None, classifier: Classifier, folder: Path) -> TopKSAE | None:
+    from ray_jobs.sae.model import load_sae
+
     encoder = classifier.origin.encoder
     if path is None:
         if encoder != RAW:

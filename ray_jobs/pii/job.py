@@ -13,11 +13,11 @@ from data.documents import Document
 from data.errors import JobError
 from data.storage import Store
 from ray_jobs.activations.prepare import Prepared
-from ray_jobs.pii.classifier import RAW, Origin
+from ray_jobs.pii.classifier import Origin
 from ray_jobs.pii.config import ProbeConfig
-from ray_jobs.pii.detector import CLASSIFIERS_NAME, LATENTS, SAE_NAME
+from ray_jobs.pii.detector import CLASSIFIERS_NAME, LATENTS, RAW, SAE_NAME
 from ray_jobs.pii.tokens import read_tokens
-from ray_jobs.pii.train import Labelled, evaluate_classifier, progress_lines, train_classifier
+from ray_jobs.pii.training import Labelled, evaluate_classifier, progress_lines, train_classifier
 from ray_jobs.runtime.progress import log_to_relay, relay_lines
 from ray_jobs.sae.model import TopKSAE, load_sae
 

@@ -6,16 +6,21 @@ Both read a folder with `cfg.json` and a safetensors file; the latents they comp
 activations are ours (benchmarks/export_peers.py compares them).
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Callable, Mapping
-
-from safetensors.torch import save
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from data.command_line import OneLineParser, run_main
 from data.storage import Store
-from ray_jobs.sae.model import TopKSAE, load_sae
+
+# What needs PyTorch is imported where it is used, so that the command line answers at once.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ray_jobs.sae.model import TopKSAE
 
 SAE_LENS_VERSION = "6.54.12"
 """The version whose format this is; it reads what names an older one as an older format."""
@@ -23,6 +28,8 @@ SAE_LENS_VERSION = "6.54.12"
 
 def write_sae_lens(store: Store, sae: TopKSAE) -> None:
     """For `sae_lens.SAE.load_from_disk(folder)`. Idempotent."""
+    from safetensors.torch import save
+
     weights = _weights(sae)
     weights["W_enc"] = weights["W_enc"].t().contiguous()
     config = {
@@ -44,6 +51,8 @@ def write_sae_lens(store: Store, sae: TopKSAE) -> None:
 
 def write_sparsify(store: Store, sae: TopKSAE) -> None:
     """For `sparsify.SparseCoder.load_from_disk(folder)`. Idempotent."""
+    from safetensors.torch import save
+
     weights = _weights(sae)
     weights["encoder.weight"] = weights.pop("W_enc")
     weights["encoder.bias"] = weights.pop("b_enc")
@@ -75,6 +84,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--to", required=True, choices=FORMATS, help="whose format")
     parser.add_argument("--output-dir", required=True, help="folder or URI to write to")
     options = parser.parse_args(argv)
+    from ray_jobs.sae.model import load_sae
+
     sae = load_sae(options.sae)
     store = Store.open(options.output_dir)
     FORMATS[options.to](store, sae)

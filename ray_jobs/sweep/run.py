@@ -17,7 +17,7 @@ from data.storage import Store
 from data.storage.probe import Probe
 from ray_jobs.results.run_directory import digest_of
 from ray_jobs.runtime.cluster import check_output_locations, has_gpus, node_that_fits, room_now
-from ray_jobs.runtime.fit import JobOptions
+from ray_jobs.runtime.options import JobOptions
 from ray_jobs.runtime.progress import relay_lines
 from ray_jobs.sweep.cost import NodeMeter, Prices, known_prices
 from ray_jobs.sweep.ledger import Book, Ledger, TrialRecord, open_ledger

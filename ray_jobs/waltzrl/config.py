@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from data.errors import ConfigError
+from data.files import check_local_files
 from ray_jobs.cli import Ranges
 
 WORLD = "waltz-world"
@@ -36,13 +37,13 @@ _RANGES = Ranges(
         "max_answer_tokens": (1, math.inf),
         "max_feedback_tokens": (1, math.inf),
         "seed": (0, 2**63 - 1),
-        "checkpoint_interval": (1, math.inf),
+        "checkpoint_every_steps": (1, math.inf),
         "keep_checkpoints": (1, math.inf),
-        "validation_interval": (1, math.inf),
+        "eval_every_steps": (1, math.inf),
         "validation_prompts": (3, math.inf),
         "test_prompts": (3, math.inf),
     },
-    positive=("learning_rate", "clip_norm", "epsilon", "temperature", "checkpoint_minutes"),
+    positive=("learning_rate", "clip_norm", "epsilon", "temperature", "checkpoint_every_minutes"),
 )
 
 _CHOICES: Mapping[str, tuple[object, ...]] = {
@@ -64,10 +65,10 @@ class WaltzConfig:
 
     model: str = WORLD
     """Model both agents start from: waltz-world (embedded), a Hugging Face name or a folder."""
-    dataset: str = WORLD
+    data: str = WORLD
     """Prompts: waltz-world (embedded), or files with commas between: WildJailbreak, OR-Bench,
     XSTest, HarmBench or StrongREJECT as published, or JSONL with prompt and expected_category."""
-    test_dataset: str | None = None
+    test_data: str | None = None
     """Files with the test prompts, and no others; default: a share of the dataset."""
     allow_leak: bool = False
     """Train although test prompts are near duplicates of training prompts."""
@@ -147,13 +148,13 @@ class WaltzConfig:
     seed: int = 0
     """Decides order of prompts, sampling and the choice of samples."""
 
-    checkpoint_interval: int = 50
+    checkpoint_every_steps: int = 50
     """Steps between checkpoints."""
-    checkpoint_minutes: float = 10.0
+    checkpoint_every_minutes: float = 10.0
     """Minutes after which a checkpoint is due even between those steps."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept; older ones are deleted."""
-    validation_interval: int = 50
+    eval_every_steps: int = 50
     """Steps between validations."""
     validation_prompts: int = 200
     """Held-out prompts of a validation, an equal number of each kind."""
@@ -222,7 +223,7 @@ class WaltzConfig:
             ConfigError: with the numbers.
         """
         longest = max(self.planned_steps(stage, train_prompts) for stage in self.stages)
-        for name in ("checkpoint_interval", "validation_interval"):
+        for name in ("checkpoint_every_steps", "eval_every_steps"):
             interval = getattr(self, name)
             if interval > longest:
                 raise ConfigError(
@@ -238,16 +239,22 @@ class WaltzConfig:
         Raises:
             ConfigError: naming the field that must change.
         """
-        if self.dataset == WORLD and self.prompts != "world":
+        if self.data == WORLD and self.prompts != "world":
             raise ConfigError(
-                "dataset",
+                "data",
                 f"{WORLD} has invented rules that no real model knows; give files of prompts",
             )
-        if self.dataset == WORLD and self.test_dataset is not None:
-            raise ConfigError("test_dataset", f"{WORLD} has test prompts of its own; leave it out")
+        if self.data == WORLD and self.test_data is not None:
+            raise ConfigError("test_data", f"{WORLD} has test prompts of its own; leave it out")
         for name in ("train_judge", "eval_judge"):
-            if self.dataset != WORLD and getattr(self, name) == "rules":
+            if self.data != WORLD and getattr(self, name) == "rules":
                 raise ConfigError(name, "rules knows the embedded world only; give FORM@URL@MODEL")
+
+    def check_files(self) -> None:
+        """Refuse local files of prompts that cannot be read; needs no Ray. Raises DataError."""
+        for names in (self.data, self.test_data):
+            if names is not None and names != WORLD:
+                check_local_files(*(name.strip() for name in names.split(",")))
 
     def warnings(self) -> list[str]:
         """What is allowed and probably not meant."""

@@ -1,273 +1,38 @@
 """`python -m ray_jobs.waltzrl.evaluate`: the paper's rows on any data set, after the training.
 
-python -m ray_jobs.waltzrl.evaluate --run runs/waltz
-python -m ray_jobs.waltzrl.evaluate --run s3://bucket/run --dataset x.csv --judge FORM@URL@MODEL
-python -m ray_jobs.waltzrl.evaluate --model FOLDER --dataset x.csv --judge FORM@local:MODEL
+python -m ray_jobs.waltzrl.evaluate --run-dir runs/waltz
+python -m ray_jobs.waltzrl.evaluate --run-dir s3://bucket/run --data x.csv --judge FORM@URL@MODEL
+python -m ray_jobs.waltzrl.evaluate --model FOLDER --data x.csv --judge FORM@local:MODEL
 
-With --run: the rows of its base model and of its trained agents, on the run's own test prompts or
-on all prompts of other files that it was not trained on. With --model alone: the rows that need no
-training. One process, on its GPU if there is one. Writes `evaluation.json`, `verdict.json` and
+With --run-dir: the rows of its base model and of its trained agents, on the run's own test prompts
+or on all prompts of other files that it was not trained on. With --model alone: the rows that need
+no training. One process, on its GPU if there is one. Writes `evaluation.json`, `verdict.json` and
 `report.html`.
 """
 
 import json
-import logging
-import random
 import sys
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import Any
 
-import torch
-
-from data.command_line import run_main
-from data.errors import ConfigError, DataError
+from data.command_line import module_logger, run_main
 from data.storage import Store
 from ray_jobs.cli import parse_recipe
-from ray_jobs.results.run_directory import MANIFEST, fetch
-from ray_jobs.runtime.fit import WorkerContext
-from ray_jobs.runtime.progress import log_to_stdout
-from ray_jobs.waltzrl.config import WORLD, WaltzConfig
-from ray_jobs.waltzrl.datasets.prompts import Prompt, read_prompt_file
-from ray_jobs.waltzrl.datasets.splits import group_near_duplicates, open_prompts
-from ray_jobs.waltzrl.evaluation.metrics import repair_verdict
-from ray_jobs.waltzrl.evaluation.report import render_evaluation, text_table
-from ray_jobs.waltzrl.evaluation.rows import Evaluation, Rows
-from ray_jobs.waltzrl.judges.judges import open_judge
-from ray_jobs.waltzrl.models.base import ModelCache, load_tokenizer, model_folder, prepare_model
-from ray_jobs.waltzrl.recipes import RECIPES
-from ray_jobs.waltzrl.rollout.dialogue import TEMPLATES, Sampler
-from ray_jobs.waltzrl.rollout.samplers import SamplerFactory
-from ray_jobs.waltzrl.train import MODEL_SEED
-from ray_jobs.waltzrl.training.export import COMPARED
+from ray_jobs.waltzrl.options import EvaluateOptions
 
-logger = logging.getLogger("ray_jobs.waltzrl.evaluate")  # also where python -m calls it __main__
-
-OTHER_PROMPTS = 600
-EVALUATION = 1003
-"""Stands where a stage's number does in the seeds of samples."""
-FOLDERS = {
-    "conversation": "conversation",
-    "feedback": "feedback",
-    "stage_1_feedback": f"{COMPARED}/stage_1_feedback",
-    "single_rl": f"{COMPARED}/single_rl",
-}
-"""Where a run's export has the agents of `Evaluation.rows`."""
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """What is evaluated, on what, by whom. None: as the run had it."""
-
-    run: str | None = None
-    """Run directory of a finished training."""
-    model: str | None = None
-    """Without a run: a base model alone (a folder, a hub name, or waltz-world)."""
-    dataset: str | None = None
-    """Files with commas between, of the forms that a training takes; or waltz-world."""
-    judge: str | None = None
-    """rules, FORM@URL@MODEL or FORM@local:MODEL; default: the run's judge of held-out answers."""
-    prompts: str | None = None
-    """System prompts: world or instruct."""
-    test_prompts: int | None = None
-    """Most prompts that are used; default: as many as the run tested on, of other files 600."""
-    guard: str | None = None
-    """Safeguard model of the row base_guard, of the judge's forms; default: the base model as an
-    untrained feedback agent."""
-    temperature: float | None = None
-    """Of sampling."""
-    max_answer_tokens: int | None = None
-    """Longest answer."""
-    max_feedback_tokens: int | None = None
-    """Longest feedback."""
-    rollout: str = "hf"
-    """Sampler: hf or cb."""
-    seed: int = 0
-    """Of samples and intervals."""
-    output_dir: str = "runs/waltz-evaluation"
-    """Where the results go."""
-
-    def __post_init__(self) -> None:
-        if self.test_prompts is not None and self.test_prompts < 1:
-            raise ConfigError("test_prompts", f"{self.test_prompts} is not at least 1")
-        if self.rollout not in ("hf", "cb"):
-            raise ConfigError("rollout", f"{self.rollout!r} is not one of hf, cb")
-
-
-def evaluate(options: EvaluateOptions) -> Rows:
-    """The rows; writes `evaluation.json` and `report.html` into the output directory.
-
-    Raises:
-        ConfigError, DataError, StorageError: in one line, what is wrong.
-    """
-    if (options.run is None) == (options.model is None):
-        raise ConfigError("run", "give --run DIRECTORY, or --model NAME for a base model alone")
-    manifest = _manifest(options.run)
-    config = config_of(options, manifest)
-    judge = open_judge("judge", config.eval_judge)
-    safeguard = None if options.guard is None else open_judge("guard", options.guard)
-    prompts, about = prompts_of(options, config)
-    output = Store.open(options.output_dir)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with tempfile.TemporaryDirectory(prefix="waltz-evaluation-") as scratch:
-        base, trained = _folders(options, config, manifest, output, Path(scratch))
-        base_pair, samplers = _samplers(config, base, trained, device)
-        worker = WorkerContext(0, 1, device, lambda metrics: None)
-        evaluation = Evaluation(
-            prompts, TEMPLATES[config.prompts], judge, worker, config.max_rounds, config.seed
-        )
-        rows = evaluation.rows(base_pair, samplers, safeguard)
-    facts = {
-        "base model": config.model,
-        "trained agents": options.run or "none",
-        "prompts": about,
-        "judge": config.eval_judge,
-        "safeguard": options.guard or "the base model as an untrained feedback agent",
-    }
-    output.write_json("evaluation.json", rows)
-    if "waltzrl" in rows:
-        output.write_json("verdict.json", repair_verdict(rows["waltzrl"]))
-    note = _note(config, manifest)
-    output.write_bytes("report.html", render_evaluation(facts, rows, note).encode())
-    logger.info("waltz  %s: %s", config.model, f"{about}. {note}".strip())
-    return rows
-
-
-def _manifest(run: str | None) -> dict[str, Any] | None:
-    if run is None:
-        return None
-    store = Store.open(run)
-    if not store.exists(MANIFEST):
-        raise DataError(f"{store.label}: no {MANIFEST}; give the directory of a finished run")
-    about = store.read_json(MANIFEST)["run"]
-    if "waltzrl" not in about:
-        raise DataError(f"{store.label}: not a WaltzRL run; give the directory of one")
-    return about
-
-
-def config_of(options: EvaluateOptions, manifest: dict[str, Any] | None) -> WaltzConfig:
-    """The run's config, or a default one for the base model, with the options' own values.
-
-    Raises:
-        ConfigError: values that do not fit.
-    """
-    if manifest is None:
-        config = RECIPES["toy" if options.model == WORLD else "llama8b"]()
-        config = replace(config, model=str(options.model))
-    else:
-        known = {field.name for field in fields(WaltzConfig)}
-        had = {name: v for name, v in manifest["waltzrl"].items() if name in known}
-        had |= {"conversation_server": None, "feedback_server": None, "rollout": "hf"}
-        had["dtype"] = "float32"  # of the training; here it goes by the device
-        config = WaltzConfig(**had)
-    names = ("dataset", "prompts", "temperature", "max_answer_tokens", "max_feedback_tokens")
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    given |= {"rollout": options.rollout, "seed": options.seed}
-    if options.judge is not None:
-        given["eval_judge"] = options.judge
-    config = replace(config, **given)
-    if config.dataset != WORLD and config.eval_judge == "rules":
-        raise ConfigError("judge", "rules knows the embedded world only; give FORM@URL@MODEL")
-    if config.dataset == WORLD and config.prompts != "world":
-        raise ConfigError("dataset", f"{WORLD} is of no use to a real model; give files")
-    return config
-
-
-def prompts_of(options: EvaluateOptions, config: WaltzConfig) -> tuple[list[Prompt], str]:
-    """The prompts, and what they are.
-
-    Raises:
-        DataError: a file is wrong, or no prompt is left; ConfigError: too many are asked for.
-    """
-    if options.dataset is None or options.dataset == WORLD:
-        sets = open_prompts(
-            replace(config, test_prompts=options.test_prompts or config.test_prompts)
-        )
-        return list(sets.test), f"test split of {sets.source}"
-    names = [name.strip() for name in options.dataset.split(",") if name.strip()]
-    found = list(dict.fromkeys(p for name in names for p in read_prompt_file(name)))
-    left = _not_trained_on(options, found)
-    if not left:
-        raise DataError(f"{options.dataset}: every prompt was trained on; give others")
-    number = min(len(left), options.test_prompts or OTHER_PROMPTS)
-    chosen = random.Random(0).sample(left, number)
-    gone = len(found) - len(left)
-    return chosen, (
-        f"{options.dataset}: {len(chosen):,} of {len(left):,} prompts"
-        + (f"; {gone:,} near duplicates of training prompts are left out" if gone else "")
-    )
-
-
-def _not_trained_on(options: EvaluateOptions, found: list[Prompt]) -> list[Prompt]:
-    """Without near duplicates of the run's training prompts."""
-    manifest = _manifest(options.run)
-    if manifest is None:
-        return found
-    own = config_of(replace(options, dataset=None), manifest)
-    try:
-        trained = [prompt.text for prompt in open_prompts(own).train]
-    except DataError as error:
-        logger.warning("waltz  the run's training prompts are not here to compare: %s", error)
-        return found
-    groups = group_near_duplicates([*trained, *(prompt.text for prompt in found)])
-    seen = set(groups[: len(trained)])
-    pairs = zip(found, groups[len(trained) :], strict=True)
-    return [prompt for prompt, group in pairs if group not in seen]
-
-
-def _folders(
-    options: EvaluateOptions,
-    config: WaltzConfig,
-    manifest: dict[str, Any] | None,
-    output: Store,
-    scratch: Path,
-) -> tuple[Path, dict[str, Path]]:
-    """(base model, trained agents by name) as local folders, each file verified."""
-    base = prepare_model(config.model, MODEL_SEED, Store.open(options.run or options.output_dir))
-    if manifest is not None and manifest["model"] != base.identity:
-        raise DataError(f"{config.model}: not the base model that {options.run} was trained from")
-    folder = model_folder(base, scratch / "base")
-    if options.run is None:
-        return folder, {}
-    run = Store.open(options.run)
-    listed = run.read_json(MANIFEST)["files"]
-    trained = {}
-    for name, place in FOLDERS.items():
-        if any(each.startswith(place + "/") for each in listed):
-            fetch(run, [place + "/"], scratch / "run")
-            trained[name] = scratch / "run" / place
-    return folder, trained
-
-
-def _samplers(
-    config: WaltzConfig, base: Path, trained: dict[str, Path], device: torch.device
-) -> tuple[tuple[Sampler, Sampler], dict[str, Sampler]]:
-    """(base model as conversation and as feedback agent, trained agents by name)."""
-    models, samplers = ModelCache(device), SamplerFactory(config, load_tokenizer(base))
-    seed = (config.seed, EVALUATION, 0)
-    base_agent = models.agent(base)
-    found = {}
-    for name, folder in trained.items():
-        sampler = samplers.feedbacks if name.endswith("feedback") else samplers.answers
-        found[name] = sampler(models.agent(folder), seed)
-    return (samplers.answers(base_agent, seed), samplers.feedbacks(base_agent, seed)), found
-
-
-def _note(config: WaltzConfig, manifest: dict[str, Any] | None) -> str:
-    notes = []
-    if manifest is not None and config.train_judge == config.eval_judge:
-        notes.append("The judge also gave the training's rewards.")
-    if config.dataset == WORLD:
-        notes.append("The world is invented: the figures say nothing about a real model's safety.")
-    return " ".join(notes)
+logger = module_logger(__name__)
 
 
 def main(argv: Sequence[str]) -> None:
     """Run from the command line; see the module's docstring."""
     recipes = {"evaluate": lambda: (EvaluateOptions(),)}
-    (options,), as_json = parse_recipe(argv, "ray_jobs.waltzrl.evaluate", recipes)
+    (options,), as_json = parse_recipe(
+        argv, "python -m ray_jobs.waltzrl.evaluate", recipes, ("evaluate",)
+    )
+    # PyTorch only now: a mistake is answered at once.
+    from ray_jobs.runtime.progress import log_to_stdout
+    from ray_jobs.waltzrl.evaluation.report import text_table
+    from ray_jobs.waltzrl.evaluation_job import evaluate
+
     log_to_stdout()
     rows = evaluate(options)
     for line in text_table(rows):

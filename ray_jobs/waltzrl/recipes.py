@@ -15,8 +15,8 @@ def toy() -> WaltzConfig:
         final_learning_rate_share=0.1,
         max_answer_tokens=12,
         max_feedback_tokens=26,
-        checkpoint_interval=35,
-        validation_interval=35,
+        checkpoint_every_steps=35,
+        eval_every_steps=35,
     )
 
 
@@ -33,8 +33,8 @@ def demo() -> WaltzConfig:
         max_answer_tokens=12,
         max_feedback_tokens=26,
         zero_stage=2,
-        checkpoint_interval=50,
-        validation_interval=50,
+        checkpoint_every_steps=50,
+        eval_every_steps=50,
         test_prompts=1100,
     )
 
@@ -42,7 +42,7 @@ def demo() -> WaltzConfig:
 def llama8b() -> WaltzConfig:
     """Llama-3.1-8B-Instruct for both agents, ZeRO 3 in bf16: for 8 H100.
 
-    Needs --dataset (the paper: WildJailbreak and OR-Bench), --train-judge and --eval-judge.
+    Needs --data (the paper: WildJailbreak and OR-Bench), --train-judge and --eval-judge.
     """
     return WaltzConfig(
         model="meta-llama/Llama-3.1-8B-Instruct",
@@ -54,8 +54,8 @@ def llama8b() -> WaltzConfig:
         zero_stage=3,
         dtype="bfloat16",
         gradient_checkpointing=True,
-        checkpoint_interval=50,
-        validation_interval=50,
+        checkpoint_every_steps=50,
+        eval_every_steps=50,
         validation_prompts=501,
     )
 

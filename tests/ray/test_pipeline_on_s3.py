@@ -8,6 +8,7 @@ import ray
 from data.storage import Store
 from ray_jobs import pipeline
 from ray_jobs.pii.detector import SAEPIIDetector
+from ray_jobs.pipeline_job import run_pipeline
 from ray_jobs.results.run_directory import verify
 from ray_jobs.runtime.fit import connect
 from tests.hosts import save_tiny_llama
@@ -30,9 +31,9 @@ def test_results_are_on_s3_whole_and_are_not_made_twice(
     configs, _ = pipeline.parse([*FLAGS, "--model", str(host), "--output-dir", s3_uri])
     connect()
     try:
-        first = pipeline.run_pipeline(configs)
+        first = run_pipeline(*configs)
         assert not any("is whole" in line for line in lines.lines)
-        assert pipeline.run_pipeline(configs) == first
+        assert run_pipeline(*configs) == first
         assert "is whole: nothing to do" in lines.lines[-1]
     finally:
         ray.shutdown()

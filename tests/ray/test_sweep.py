@@ -24,10 +24,11 @@ from data.storage.probe import Probe
 from ray_jobs.activations.dataset import DataConfig
 from ray_jobs.activations.prepare import Prepared
 from ray_jobs.results.run_directory import verify
-from ray_jobs.runtime.fit import JobOptions
+from ray_jobs.runtime.options import JobOptions
 from ray_jobs.sae.config import SAEConfig
-from ray_jobs.sae.sweep import job_spec, sweep_sae
-from ray_jobs.sae.train import prepare_for
+from ray_jobs.sae.job import prepare_for
+from ray_jobs.sae.search_space import job_spec
+from ray_jobs.sae.trials import sweep_sae
 from ray_jobs.sweep import cost
 from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.cost import Prices, Rate

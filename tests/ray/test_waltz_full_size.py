@@ -86,7 +86,7 @@ def prompts_file(folder: Path) -> Path:
 
 def evaluated(run: Path, output: Path) -> dict[str, Any]:
     """What the evaluation's command finds in the run's exported folders."""
-    evaluate.main([f"--run={run}", f"--output-dir={output}", "--test-prompts=3"])
+    evaluate.main([f"--run-dir={run}", f"--output-dir={output}", "--test-prompts=3"])
     return json.loads((output / "evaluation.json").read_text())
 
 
@@ -95,13 +95,13 @@ def test_the_full_size_recipe_takes_both_stages_and_exports(judges, tmp_path: Pa
     folder, output = tmp_path / "llama", tmp_path / "run"
     save_small_llama(folder)
     argv = [
-        *("--recipe=llama8b", f"--model={folder}", f"--dataset={prompts_file(tmp_path)}"),
+        *("--recipe=llama8b", f"--model={folder}", f"--data={prompts_file(tmp_path)}"),
         *(
             f"--train-judge=wildguard@{url}@wildguard",
             f"--eval-judge=llama-guard@{url}@llama-guard",
         ),
         *("--batch-size=4", "--gradient-accumulation=2", "--stage1-steps=1", "--max-steps=1"),
-        *("--checkpoint-interval=1", "--validation-interval=1"),
+        *("--checkpoint-every-steps=1", "--eval-every-steps=1"),
         *("--max-answer-tokens=8", "--max-feedback-tokens=8"),
         *("--validation-prompts=3", "--test-prompts=3"),
         *("--num-workers=2", "--no-use-gpu", "--cpus-per-worker=1", f"--output-dir={output}"),

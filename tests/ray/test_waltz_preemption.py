@@ -65,9 +65,9 @@ def test_an_elastic_training_leaves_a_machine_that_goes_with_everything_saved(
         SHORT,
         stage1_steps=STEPS,
         max_steps=2,
-        checkpoint_interval=STEPS,
-        checkpoint_minutes=1e6,
-        validation_interval=STEPS,
+        checkpoint_every_steps=STEPS,
+        checkpoint_every_minutes=1e6,
+        eval_every_steps=STEPS,
     )
     takers: list[threading.Thread] = []
 
@@ -87,7 +87,7 @@ def test_an_elastic_training_leaves_a_machine_that_goes_with_everything_saved(
     elastic = curves(tmp_path / "run", "gradient")
     assert elastic["stage_1", "steps"] == list(range(1, STEPS + 1))
     # As one worker begins: rounding may flip a sampled token later.
-    short = replace(config, stage1_steps=2, checkpoint_interval=1, validation_interval=2)
+    short = replace(config, stage1_steps=2, checkpoint_every_steps=1, eval_every_steps=2)
     run_alone(short, model_in(tmp_path / "model"), tmp_path / "fixed")
     for name, values in curves(tmp_path / "fixed", "gradient").items():
         if name[0] == "stage_1":

@@ -25,7 +25,7 @@ def test_a_submitted_training_outlives_a_killed_worker_and_leaves_all_in_the_buc
     flags = (
         *("--recipe=demo", f"--model={tmp_path / 'model'}", f"--output-dir={s3_uri}"),
         *("--stage1-steps=4", "--max-steps=6", "--single-steps=2", "--batch-size=8"),
-        *("--checkpoint-interval=2", "--validation-interval=6"),
+        *("--checkpoint-every-steps=2", "--eval-every-steps=6"),
         *("--validation-prompts=30", "--test-prompts=30"),
         *("--num-workers=2", "--cpus-per-worker=1", "--json"),
     )

@@ -12,14 +12,15 @@ import ray
 
 from data.storage import Store
 from ray_jobs.results.run_directory import verify
-from ray_jobs.runtime.fit import JobOptions
+from ray_jobs.runtime.options import JobOptions
 from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.cost import Prices, Rate
 from ray_jobs.sweep.plan import make_plan
 from ray_jobs.waltzrl.config import WaltzConfig
 from ray_jobs.waltzrl.datasets.splits import open_prompts
 from ray_jobs.waltzrl.models.world import WorldModelSize, build_world_model
-from ray_jobs.waltzrl.sweep import job_spec, sweep_waltz
+from ray_jobs.waltzrl.search_space import job_spec
+from ray_jobs.waltzrl.trials import sweep_waltz
 from tests.ray.submitted import run_and_kill_one
 from tests.ray.waltz_rig import AGENTS, SHORT, weights
 

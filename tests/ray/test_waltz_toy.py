@@ -13,9 +13,9 @@ import pytest
 
 from data.storage import Store
 from ray_jobs.waltzrl.config import WORLD
+from ray_jobs.waltzrl.job import MODEL_SEED
 from ray_jobs.waltzrl.models.base import BaseModel, prepare_model
 from ray_jobs.waltzrl.recipes import toy
-from ray_jobs.waltzrl.train import MODEL_SEED
 from tests.ray.waltz_rig import run_alone
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]

@@ -21,8 +21,8 @@ from ray_jobs.results.run_directory import code_identity
 from ray_jobs.runtime.fit import WorkerContext
 from ray_jobs.waltzrl.datasets.splits import open_prompts
 from ray_jobs.waltzrl.evaluation.metrics import SPLITS
+from ray_jobs.waltzrl.job import summary, write_report
 from ray_jobs.waltzrl.models.world import WorldModelSize, build_world_model
-from ray_jobs.waltzrl.train import summary, write_report
 from ray_jobs.waltzrl.training.loop import Run
 from tests.ray.training import Lines
 from tests.ray.waltz_rig import (
@@ -205,7 +205,7 @@ def test_feedback_that_is_never_json_is_said_and_trains_on(
 def test_what_is_not_finite_ends_the_run_and_the_last_checkpoint_is_finite(
     base: Path, tmp_path: Path
 ):
-    wild = replace(SHORT, learning_rate=1e30, warmup_steps=0, checkpoint_interval=1)
+    wild = replace(SHORT, learning_rate=1e30, warmup_steps=0, checkpoint_every_steps=1)
     with pytest.raises(NonFiniteError, match="the last checkpoint stays") as caught:
         run_alone(wild, model_in(base), tmp_path)
     assert "\n" not in str(caught.value)
@@ -246,6 +246,6 @@ def test_stage_two_alone_needs_a_stage_one(base: Path, tmp_path: Path):
 
 
 def test_a_cadence_that_never_comes_is_refused_before_anything_starts(base: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match="checkpoint_interval: 500 steps would never come"):
-        train(tmp_path, base, replace(SHORT, checkpoint_interval=500))
+    with pytest.raises(ConfigError, match="checkpoint_every_steps: 500 steps would never come"):
+        train(tmp_path, base, replace(SHORT, checkpoint_every_steps=500))
     assert not (tmp_path / "checkpoints").exists()

@@ -12,10 +12,10 @@ from data.storage import Store
 from ray_jobs.activations.dataset import Dataset
 from ray_jobs.activations.prepare import Prepared
 from ray_jobs.activations.shards import Rows
-from ray_jobs.runtime.fit import JobOptions
+from ray_jobs.runtime.options import JobOptions
 from ray_jobs.runtime.progress import log_lines_to
 from ray_jobs.sae.config import SAEConfig
-from ray_jobs.sae.train import train_sae
+from ray_jobs.sae.job import train_sae
 from tests.activation_sets import save_set
 
 D_IN, N_ROWS = 32, 6400

@@ -10,14 +10,15 @@ import torch
 
 from data.storage import Store
 from ray_jobs.activations.host_files import locate
-from ray_jobs.runtime.fit import JobOptions, WorkerContext
+from ray_jobs.runtime.fit import WorkerContext
+from ray_jobs.runtime.options import JobOptions
 from ray_jobs.waltzrl.algorithm.loss import ActionBatch
 from ray_jobs.waltzrl.algorithm.policy import Policy
 from ray_jobs.waltzrl.config import WaltzConfig
 from ray_jobs.waltzrl.datasets.splits import open_prompts
+from ray_jobs.waltzrl.job import train_waltz
 from ray_jobs.waltzrl.models.base import BaseModel
 from ray_jobs.waltzrl.recipes import toy
-from ray_jobs.waltzrl.train import train_waltz
 from ray_jobs.waltzrl.training.loop import Run, WaltzTask, train_loop
 
 SHORT = replace(
@@ -25,8 +26,8 @@ SHORT = replace(
     stage1_steps=4,
     max_steps=6,
     batch_size=9,
-    checkpoint_interval=2,
-    validation_interval=3,
+    checkpoint_every_steps=2,
+    eval_every_steps=3,
     validation_prompts=30,
     test_prompts=30,
 )

@@ -113,7 +113,7 @@ def open_prompts(config: WaltzConfig) -> PromptSets:
         ConfigError: more are asked for than there are.
         DataError: a file is missing, of an unknown form, or has too few different prompts.
     """
-    return _world(config) if config.dataset == WORLD else _files(config)
+    return _world(config) if config.data == WORLD else _files(config)
 
 
 def _world(config: WaltzConfig) -> PromptSets:
@@ -139,9 +139,7 @@ def _sample(split: str, kinds: Sequence[str], number: int, field: str) -> tuple[
 
 
 def _files(config: WaltzConfig) -> PromptSets:
-    given = (
-        [config.dataset] if config.test_dataset is None else [config.dataset, config.test_dataset]
-    )
+    given = [config.data] if config.test_data is None else [config.data, config.test_data]
     shown = " and ".join(given)
     prompts, *tests = (_read(names) for names in given)
     every = [*prompts, *itertools.chain(*tests)]
@@ -194,11 +192,11 @@ def _leak(config: WaltzConfig, others: list[Prompt], tests: list[Prompt], groups
         return "; test files apart"
     said = (
         f"{len(leaked):,} of {len(tests):,} test prompts are near duplicates of others in "
-        f"{config.dataset} ({leaked[0].text[:60]!r})"
+        f"{config.data} ({leaked[0].text[:60]!r})"
     )
     if not config.allow_leak:
         raise DataError(
-            f"{config.test_dataset}: {said}; leave them out on one side, or give --allow-leak"
+            f"{config.test_data}: {said}; leave them out on one side, or give --allow-leak"
         )
     return f"; LEAK, allowed: {said}"
 

@@ -54,7 +54,7 @@ def write_report(config: WaltzConfig, prompts: PromptSets, workers: str, output:
         "learning rate": f"{config.learning_rate:g}",
     }
     note = f"Judge of the rewards: {config.train_judge}; of these figures: {config.eval_judge}."
-    if config.dataset == WORLD:
+    if config.data == WORLD:
         note += " The world is invented: the figures say nothing about a real model's safety."
     rows = {} if alone else output.read_json("evaluation.json")
     page = render(facts, rows, histories, note)

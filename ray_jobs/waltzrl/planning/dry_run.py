@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.resources import files
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from data.errors import ConfigError
-from ray_jobs.runtime.fit import JobOptions
+from ray_jobs.runtime.options import JobOptions
 from ray_jobs.waltzrl.config import SINGLE, WORLD, WaltzConfig
 from ray_jobs.waltzrl.datasets.splits import PromptSets
 from ray_jobs.waltzrl.evaluation.rows import TITLES
 from ray_jobs.waltzrl.judges.local import PREFIX
 from ray_jobs.waltzrl.models.world import WorldModelSize, build_tokenizer, world_config
+from ray_jobs.waltzrl.options import PlanOptions
 from ray_jobs.waltzrl.planning.cost import (
     Rates,
     Work,
@@ -37,28 +38,6 @@ from ray_jobs.waltzrl.rollout.hf import BUCKET_ROWS
 
 CHARACTERS_PER_TOKEN = 3
 """Of English under a tokenizer that is not at hand; texts have four or more, code fewer."""
-
-
-@dataclass(frozen=True)
-class PlanOptions:
-    """What a plan cannot know of itself."""
-
-    dry_run: bool = False
-    """Say what the run would do, hold and cost, and start nothing."""
-    gpu_memory_gb: float = 80.0
-    """Dry run: memory of a GPU, to compare with."""
-    instance_type: str | None = None
-    """Dry run: Lambda's machine, for its price; default: H100s for as many GPUs as --gpus."""
-    rollout_tokens_per_second: float | None = None
-    """Dry run: tokens that one worker generates a second; default: assumed for an H100."""
-    train_tokens_per_second: float | None = None
-    """Dry run: tokens that one worker takes through the network a second, forward."""
-
-    def __post_init__(self) -> None:
-        for name in ("gpu_memory_gb", "rollout_tokens_per_second", "train_tokens_per_second"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(name, f"{value} is not a positive number")
 
 
 def plan_run(
@@ -84,9 +63,9 @@ def plan_run(
     return {
         "steps": {str(stage): steps for stage, steps in work.steps.items()},
         "train_prompts": len(prompts.train),
-        "checkpoint_every_steps": config.checkpoint_interval,
-        "checkpoint_every_minutes": config.checkpoint_minutes,
-        "validate_every_steps": config.validation_interval,
+        "checkpoint_every_steps": config.checkpoint_every_steps,
+        "checkpoint_every_minutes": config.checkpoint_every_minutes,
+        "validate_every_steps": config.eval_every_steps,
         "parameters": shape.parameters,
         "longest_prompt_tokens": longest,
         "prompt_tokens_source": how,
@@ -202,7 +181,7 @@ def _work(config: WaltzConfig, prompts: PromptSets, longest: int) -> Work:
     if config.single_steps and 2 in stages:
         stages.append(SINGLE)
     steps = {stage: config.planned_steps(stage, len(prompts.train)) for stage in stages}
-    checks = sum(-(-each // config.validation_interval) for each in steps.values())
+    checks = sum(-(-each // config.eval_every_steps) for each in steps.values())
     rows = len(TITLES) if 2 in stages else 0
     return Work(
         steps=steps,
@@ -268,8 +247,8 @@ def plan_lines(config: WaltzConfig, found: dict[str, Any]) -> Sequence[str]:
     return [
         f"steps     {stages} ({found['train_prompts']:,} prompts in batches of "
         f"{config.batch_size}, {config.epochs} epochs)",
-        f"cadence   checkpoint every {config.checkpoint_interval} steps or "
-        f"{config.checkpoint_minutes:g} minutes, validation every {config.validation_interval} "
+        f"cadence   checkpoint every {config.checkpoint_every_steps} steps or "
+        f"{config.checkpoint_every_minutes:g} minutes, validation every {config.eval_every_steps} "
         "steps, both at every stage's end",
         f"model     {found['parameters'] / 1e9:.3g} billion parameters; longest prompt "
         f"{found['longest_prompt_tokens']:,} tokens ({found['prompt_tokens_source']})",

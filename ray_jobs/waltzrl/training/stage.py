@@ -105,8 +105,8 @@ class Stage:
             self._worker.rank,
             state,
             {**metadata, "stage": self.number},
-            self.config.checkpoint_interval,
-            self.config.checkpoint_minutes,
+            self.config.checkpoint_every_steps,
+            self.config.checkpoint_every_minutes,
             shared_out=True,
             check=check_finite,
         )
@@ -161,7 +161,7 @@ class Stage:
             if self._worker.rank == 0 and time.monotonic() - shown_s > PROGRESS_INTERVAL_S:
                 shown_s = time.monotonic()
                 logger.info("waltz  stage %d  %s", self.number, self._line(progress))
-            if self.step % self.config.validation_interval == 0 or self.step == total:
+            if self.step % self.config.eval_every_steps == 0 or self.step == total:
                 self.history.checks.append({"step": self.step, **check()})
             if self.step == total:
                 self.history.finish(self.step, f"all {total} planned steps done")

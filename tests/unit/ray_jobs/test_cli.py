@@ -5,11 +5,16 @@ from dataclasses import dataclass
 import pytest
 
 from data.errors import ConfigError
-from ray_jobs.cli import attribute_docs, parse_recipe
+from ray_jobs.cli import field_groups, parse_recipe
 
 
 @dataclass(frozen=True)
 class Left:
+    """The left part.
+
+    And more about it.
+    """
+
     model: str = "m"
     """The model,
     by name."""
@@ -17,6 +22,7 @@ class Left:
     steps: int | None = None
     """How many steps."""
 
+    # How it is done
     fast: bool = False
     rate: float = 0.1
 
@@ -35,7 +41,7 @@ RECIPES = {"demo": lambda: (Left(), Right()), "full": lambda: (Left(steps=7), Ri
 
 
 def parse(*argv):
-    return parse_recipe(argv, "prog", RECIPES)
+    return parse_recipe(argv, "prog", RECIPES, ("left", "right"))
 
 
 def test_recipe_then_flags():
@@ -49,13 +55,10 @@ def test_a_shared_field_is_said_once():
 
 
 def test_a_shared_field_can_be_said_of_one_part():
-    def parts(*argv):
-        return parse_recipe(argv, "prog", RECIPES, ("left", "right"))[0]
-
-    assert [part.model for part in parts("--right-model", "y")] == ["m", "y"]
-    assert [part.model for part in parts("--model", "x", "--left-model", "y")] == ["y", "x"]
+    assert [part.model for part in parse("--right-model", "y")[0]] == ["m", "y"]
+    assert [part.model for part in parse("--model", "x", "--left-model", "y")[0]] == ["y", "x"]
     with pytest.raises(ConfigError, match="--left-steps: unknown flag"):
-        parts("--left-steps", "3")  # --steps can mean one part only
+        parse("--left-steps", "3")  # --steps can mean one part only
 
 
 def test_first_recipe_is_the_default_and_flags_can_say_no():
@@ -79,7 +82,10 @@ def test_mistakes_are_one_line(argv, message):
 
 
 def test_help_comes_from_the_docstrings_under_the_fields():
-    assert attribute_docs(Left) == {"model": "The model, by name.", "steps": "How many steps."}
+    assert field_groups(Left) == {
+        "The left part": {"model": "The model, by name.", "steps": "How many steps."},
+        "How it is done": {"fast": "", "rate": ""},
+    }
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def refusal(
     """Runs an entry point with flags, without a Ray, and gives the line it ends with."""
     module = MAINS[request.param]
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(module, "connect", lambda: None)
+    monkeypatch.setattr("ray_jobs.runtime.fit.connect", lambda: None)
     monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 4.0}}])
     monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(runtime_env={}))
 

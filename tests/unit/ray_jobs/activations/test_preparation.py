@@ -7,7 +7,7 @@ import pytest
 from data.errors import RefusedError
 from ray_jobs.activations.dataset import DataConfig
 from ray_jobs.activations.prepare import prepare
-from ray_jobs.runtime.fit import JobOptions
+from ray_jobs.runtime.options import JobOptions
 
 
 def test_gpus_that_no_node_has_or_will_have_are_refused(

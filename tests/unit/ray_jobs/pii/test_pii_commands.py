@@ -13,7 +13,7 @@ from data.documents import Document, write_documents
 from data.errors import ConfigError, DataError, StorageError
 from data.storage import Store
 from ray_jobs.pii import detector as detector_module
-from ray_jobs.pii import evaluate, train
+from ray_jobs.pii import evaluate, local_job, train
 from ray_jobs.pii.detector import SAEPIIDetector
 from ray_jobs.results.run_directory import verify, write_manifest
 from tests.pii_run import LAYER, Run, documents
@@ -108,7 +108,7 @@ def test_train_leaves_a_run_that_the_detector_opens(run, tmp_path, capsys):
     assert list(itertools.chain(*detector.detect_batch(["rain", "Emma"])))
     train.main(flags)
     again = capsys.readouterr().out.splitlines()
-    assert "is whole: nothing to do" in again[0] and again[-1] == lines[-1]
+    assert "already complete" in again[0] and again[-1] == lines[-1]
 
 
 def test_train_does_not_write_into_the_run_of_another_job(run, tmp_path):
@@ -131,7 +131,7 @@ def test_train_needs_labels_and_paths(run, tmp_path):
 
 
 def test_train_says_at_once_where_it_cannot_write(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "HostModel", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr(local_job, "HostModel", lambda *_, **__: pytest.fail("too late"))
     write_documents(documents(0, 150), tmp_path / "own.jsonl")
     # Not even root may make a directory there.
     with pytest.raises(StorageError, match="cannot write /proc/run/"):

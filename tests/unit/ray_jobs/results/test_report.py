@@ -3,7 +3,8 @@
 import re
 
 from data.storage import Store
-from ray_jobs.pipeline import table, verdict
+from ray_jobs.pipeline import table
+from ray_jobs.pipeline_job import verdict
 from ray_jobs.results.history import TrainingHistory
 from ray_jobs.results.report import render, shown
 

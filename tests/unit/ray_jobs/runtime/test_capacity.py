@@ -6,7 +6,8 @@ import pytest
 
 from data.errors import RefusedError
 from ray_jobs.runtime import cluster as capacity
-from ray_jobs.runtime.fit import JobOptions, scaling, worker_needs
+from ray_jobs.runtime.fit import scaling, worker_needs
+from ray_jobs.runtime.options import JobOptions
 
 SMALL = {"CPU": 4.0, "memory": 1e9, "node:10.0.0.1": 1.0}
 LARGE = {"CPU": 200.0, "GPU": 8.0}

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from data.errors import ConfigError
-from ray_jobs.cli import attribute_docs, parse_recipe
+from ray_jobs.cli import field_groups, parse_recipe
 from ray_jobs.sae.config import RECIPES, SAEConfig, full
 
 NUMBERS = [
@@ -89,17 +89,17 @@ def test_every_recipe_is_valid_and_every_field_documented() -> None:
     assert list(RECIPES) == ["demo", "small", "full"]
     for recipe in RECIPES.values():
         assert isinstance(recipe(), SAEConfig)
-    docs = attribute_docs(SAEConfig)
+    docs = {name: doc for group in field_groups(SAEConfig).values() for name, doc in group.items()}
     assert all(docs.get(field.name) for field in dataclasses.fields(SAEConfig))
 
 
 def test_fields_as_flags() -> None:
     recipes = {name: lambda recipe=recipe: (recipe(),) for name, recipe in RECIPES.items()}
     flags = ["--recipe", "small", "--k", "16", "--no-enable-mixed-precision", "--max-steps", "9000"]
-    (config,), _ = parse_recipe(flags, "sae", recipes)
+    (config,), _ = parse_recipe(flags, "sae", recipes, ("sae",))
     assert (config.k, config.enable_mixed_precision, config.max_steps) == (16, False, 9000)
     with pytest.raises(ConfigError) as refusal:
-        parse_recipe(["--k", "100000"], "sae", recipes)
+        parse_recipe(["--k", "100000"], "sae", recipes, ("sae",))
     assert refusal.value.field == "k"
 
 

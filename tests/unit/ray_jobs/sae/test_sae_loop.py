@@ -17,13 +17,14 @@ from data.storage import Store
 from ray_jobs.activations.prepare import Prepared
 from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.results.run_directory import MANIFEST, is_complete, write_manifest
-from ray_jobs.runtime.fit import JobOptions, WorkerContext
+from ray_jobs.runtime.fit import WorkerContext
+from ray_jobs.runtime.options import JobOptions
+from ray_jobs.sae import job as sae_train
 from ray_jobs.sae import model as build
-from ray_jobs.sae import train as sae_train
 from ray_jobs.sae.config import SAEConfig
+from ray_jobs.sae.job import finish_run, train_sae
 from ray_jobs.sae.loop import SAETask, Worker, train_at
 from ray_jobs.sae.model import has_fast_bf16
-from ray_jobs.sae.train import seal_training, train_sae
 from tests.dense_sae import PARAMETERS, dense_loss
 from tests.ray.training import CONFIG, prepared
 
@@ -221,7 +222,7 @@ def test_history_and_manifest_name_all_code_that_took_steps(tmp_path: Path, data
     for name in ("sae_epoch_2.pt", "thesis.doc", "report.html"):  # two of them of others
         output.write_bytes(name, b"1")
     about = {"code_sha256": "newer"}
-    seal_training(output, SHORT, data, about, ["report.html"])
+    finish_run(output, SHORT, data, about, ["report.html"])
     assert is_complete(output, about)
     manifest = output.read_json(MANIFEST)
     assert manifest["run"] == {"code_sha256": "newer", "trained_by": ["old", "new"]}

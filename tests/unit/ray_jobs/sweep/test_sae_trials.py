@@ -10,7 +10,7 @@ from ray_jobs.sae import sweep as sae_sweep
 from ray_jobs.sae.config import demo
 from ray_jobs.sae.model import TopKSAE
 from ray_jobs.sae.probe import LabelledTokens, ProbeData, probe_metrics
-from ray_jobs.sae.sweep import trial_config
+from ray_jobs.sae.search_space import trial_config
 from ray_jobs.sweep.config import SweepConfig
 
 SWEEP = SweepConfig(space="k=1,2", metric="probe_f1", checks=18)
@@ -84,8 +84,8 @@ def test_a_limit_without_a_price_is_refused_before_anything_starts():
 
 
 def test_an_f1_is_no_metric_of_a_single_training():
-    from ray_jobs.runtime.fit import JobOptions
-    from ray_jobs.sae.train import train_sae
+    from ray_jobs.runtime.options import JobOptions
+    from ray_jobs.sae.job import train_sae
 
     config = replace(demo(), early_stopping_metric="probe_f1")
     with pytest.raises(ConfigError, match="early_stopping_metric: probe_f1 is measured in sweeps"):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from ray_jobs.sae.config import demo
-from ray_jobs.sae.sweep import job_spec
+from ray_jobs.sae.search_space import job_spec
 from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.ledger import FAILED, FINISHED, RUNNING, STOPPED, Ledger, TrialRecord
 from ray_jobs.sweep.plan import make_plan

@@ -5,7 +5,7 @@ import pytest
 from data.errors import ConfigError
 from ray_jobs.sae import sweep as sae_sweep
 from ray_jobs.sae.config import RECIPES, demo
-from ray_jobs.sae.sweep import KINDS, SPACES, job_spec
+from ray_jobs.sae.search_space import KINDS, SPACES, job_spec
 from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.plan import make_plan
 from ray_jobs.sweep.search import sample_points

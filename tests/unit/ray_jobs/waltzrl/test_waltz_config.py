@@ -42,17 +42,17 @@ def test_bfloat16_needs_a_zero_stage_with_masters():
 
 def test_an_interval_that_never_comes_is_refused_with_the_numbers():
     # 15,015 prompts in batches of 256 are 58 steps an epoch, 290 in five.
-    config = WaltzConfig(batch_size=256, epochs=5, stage="2", checkpoint_interval=1000)
+    config = WaltzConfig(batch_size=256, epochs=5, stage="2", checkpoint_every_steps=1000)
     with pytest.raises(ConfigError) as caught:
         config.check_cadence(15_015)
-    assert "checkpoint_interval: 1000 steps would never come" in str(caught.value)
+    assert "checkpoint_every_steps: 1000 steps would never come" in str(caught.value)
     assert "290 steps (15,015 training prompts in batches of 256" in str(caught.value)
-    WaltzConfig(batch_size=256, stage="2", checkpoint_interval=290).check_cadence(15_015)
+    WaltzConfig(batch_size=256, stage="2", checkpoint_every_steps=290).check_cadence(15_015)
 
 
 def test_validation_that_never_comes_is_refused_too():
-    config = WaltzConfig(batch_size=256, checkpoint_interval=50, validation_interval=500)
-    with pytest.raises(ConfigError, match="validation_interval"):
+    config = WaltzConfig(batch_size=256, checkpoint_every_steps=50, eval_every_steps=500)
+    with pytest.raises(ConfigError, match="eval_every_steps"):
         config.check_cadence(15_015)
 
 
@@ -83,10 +83,10 @@ def test_one_judge_for_rewards_and_figures_is_said():
 
 def test_the_embedded_world_and_real_models_do_not_mix():
     with pytest.raises(ConfigError, match="^train_judge: rules knows the embedded world only"):
-        WaltzConfig(dataset="prompts.jsonl").check_world()
-    served = WaltzConfig(dataset="prompts.jsonl", train_judge="wildguard@http://judge/v1@w")
+        WaltzConfig(data="prompts.jsonl").check_world()
+    served = WaltzConfig(data="prompts.jsonl", train_judge="wildguard@http://judge/v1@w")
     with pytest.raises(ConfigError, match="^eval_judge: rules knows"):
         served.check_world()
-    with pytest.raises(ConfigError, match="^dataset: waltz-world has invented rules"):
+    with pytest.raises(ConfigError, match="^data: waltz-world has invented rules"):
         RECIPES["llama8b"]().check_world()
     WaltzConfig().check_world()

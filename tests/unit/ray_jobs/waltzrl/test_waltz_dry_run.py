@@ -143,12 +143,12 @@ def prompts_file(tmp_path: Path) -> str:
 
 def llama8b(tmp_path: Path, *more: str) -> list[str]:
     judges = ["--train-judge=wildguard@http://j/v1@w", "--eval-judge=llama-guard@http://j/v1@g"]
-    given = [f"--model={folder_of(tmp_path)}", f"--dataset={prompts_file(tmp_path)}", *judges]
+    given = [f"--model={folder_of(tmp_path)}", f"--data={prompts_file(tmp_path)}", *judges]
     return ["--recipe=llama8b", "--gpus=8", *given, "--dry-run", "--json", *more]
 
 
 def test_eight_billion_parameters_are_planned_from_a_config_alone(tmp_path: Path, capsys):
-    main(llama8b(tmp_path, "--stage1-steps=50", "--checkpoint-interval=20", "--epochs=3"))
+    main(llama8b(tmp_path, "--stage1-steps=50", "--checkpoint-every-steps=20", "--epochs=3"))
     shown = capsys.readouterr().out
     plan = json.loads(shown.splitlines()[-1])
     assert plan["parameters"] == 8_030_261_248
@@ -168,16 +168,16 @@ def test_eight_billion_parameters_are_planned_from_a_config_alone(tmp_path: Path
 
 def test_rates_and_prices_are_given_by_flags(tmp_path: Path, capsys):
     more = ["--rollout-tokens-per-second=1000", "--train-tokens-per-second=9000"]
-    main(llama8b(tmp_path, *more, "--price-cents-per-hour=1000", "--checkpoint-interval=20"))
+    main(llama8b(tmp_path, *more, "--price-cents-per-hour=1000", "--checkpoint-every-steps=20"))
     plan = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert plan["rates"] == "as given" and "$10.00 an hour, as given" in plan["price"]
     with pytest.raises(ConfigError, match="^instance_type: no 'gpu_9x_tpu' in the price list"):
-        main(llama8b(tmp_path, "--instance-type=gpu_9x_tpu", "--checkpoint-interval=20"))
+        main(llama8b(tmp_path, "--instance-type=gpu_9x_tpu", "--checkpoint-every-steps=20"))
 
 
 def test_a_server_samples_in_its_own_memory_at_a_speed_of_its_own(tmp_path: Path, capsys):
     servers = ["--conversation-server=vllm@http://h@/c", "--feedback-server=vllm@http://h@/f"]
-    main(llama8b(tmp_path, "--rollout=http", *servers, "--checkpoint-interval=20"))
+    main(llama8b(tmp_path, "--rollout=http", *servers, "--checkpoint-every-steps=20"))
     plan = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert plan["memory_bytes"]["kv_cache"] == 0 and plan["hours"] is None
     main(
@@ -185,7 +185,7 @@ def test_a_server_samples_in_its_own_memory_at_a_speed_of_its_own(tmp_path: Path
             tmp_path,
             "--rollout=http",
             *servers,
-            "--checkpoint-interval=20",
+            "--checkpoint-every-steps=20",
             "--rollout-tokens-per-second=2000",
         )
     )
@@ -200,12 +200,12 @@ def test_a_cpu_has_no_assumed_rates(capsys):
 
 def test_a_model_whose_shape_is_not_here_is_one_line(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    argv = llama8b(tmp_path, "--model=nobody/nothing", "--checkpoint-interval=20")
+    argv = llama8b(tmp_path, "--model=nobody/nothing", "--checkpoint-every-steps=20")
     with pytest.raises(DataError, match="no config.json here to plan from; run `hf download"):
         main(argv)
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_text('{"model_type": "bert"')
     with pytest.raises(DataError, match="config.json gives no model to plan for") as caught:
-        main(llama8b(tmp_path, f"--model={broken}", "--checkpoint-interval=20"))
+        main(llama8b(tmp_path, f"--model={broken}", "--checkpoint-every-steps=20"))
     assert "\n" not in str(caught.value)

@@ -14,10 +14,12 @@ from data.storage import Store
 from ray_jobs.activations.host_files import locate
 from ray_jobs.results.run_directory import write_manifest
 from ray_jobs.waltzrl.config import WaltzConfig
-from ray_jobs.waltzrl.evaluate import EvaluateOptions, evaluate, main
+from ray_jobs.waltzrl.evaluate import main
 from ray_jobs.waltzrl.evaluation.metrics import repair_line
 from ray_jobs.waltzrl.evaluation.rows import TITLES
+from ray_jobs.waltzrl.evaluation_job import evaluate
 from ray_jobs.waltzrl.models.world import WorldModelSize, build_world_model
+from ray_jobs.waltzrl.options import EvaluateOptions
 from ray_jobs.waltzrl.training.export import export_agent, export_folder
 
 KIND_WORDS = {"harmful": "unsafe", "overrefusal": "overrefusal", "benign": "safe"}
@@ -47,7 +49,7 @@ def run(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_rows_of_a_run_on_its_own_test_prompts(run: Path, tmp_path: Path, capsys):
-    main([f"--run={run}", f"--output-dir={tmp_path}", "--test-prompts=30", "--json"])
+    main([f"--run-dir={run}", f"--output-dir={tmp_path}", "--test-prompts=30", "--json"])
     shown = capsys.readouterr().out
     rows = json.loads(shown.splitlines()[-1])
     assert list(rows) == list(TITLES)
@@ -71,7 +73,7 @@ def test_a_base_model_alone_on_a_file(base: Path, tmp_path: Path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = EvaluateOptions(
         model=str(base),
-        dataset=str(path),
+        data=str(path),
         judge="wildguard@local:nowhere/judge",
         prompts="world",
         max_answer_tokens=12,
@@ -80,7 +82,7 @@ def test_a_base_model_alone_on_a_file(base: Path, tmp_path: Path):
     with pytest.raises(DataError, match="nowhere/judge"):
         evaluate(options)
     assert not (tmp_path / "out").exists()
-    world = dataclasses.replace(options, dataset="waltz-world", judge="rules", test_prompts=12)
+    world = dataclasses.replace(options, data="waltz-world", judge="rules", test_prompts=12)
     assert list(evaluate(world)) == ["base", "base_guard", "untrained", "oracle"]
 
 
@@ -91,18 +93,18 @@ def test_prompts_that_the_run_was_trained_on_are_left_out(run: Path, tmp_path: P
     path = tmp_path / "prompts.jsonl"
     row = '{{"prompt": {}, "expected_category": "unsafe"}}\n'
     path.write_text("".join(row.format(json.dumps(text)) for text in texts))
-    from ray_jobs.waltzrl.evaluate import _manifest, config_of, prompts_of
+    from ray_jobs.waltzrl.evaluation_job import _manifest, config_of, prompts_of
 
-    options = EvaluateOptions(run=str(run), dataset=str(path), judge="wildguard@http://j@m")
+    options = EvaluateOptions(run_dir=str(run), data=str(path), judge="wildguard@http://j@m")
     prompts, about = prompts_of(options, config_of(options, _manifest(str(run))))
     assert {p.text for p in prompts} == {p.text for p in fresh}
     assert "6 of 6 prompts; 5 near duplicates of training prompts are left out" in about
 
 
 def test_a_small_run_is_evaluated_on_as_many_prompts_as_it_tested_on(run: Path):
-    from ray_jobs.waltzrl.evaluate import _manifest, config_of, prompts_of
+    from ray_jobs.waltzrl.evaluation_job import _manifest, config_of, prompts_of
 
-    options = EvaluateOptions(run=str(run))
+    options = EvaluateOptions(run_dir=str(run))
     config = dataclasses.replace(config_of(options, _manifest(str(run))), test_prompts=30)
     assert len(prompts_of(options, config)[0]) == 30
     more = dataclasses.replace(options, test_prompts=45)
@@ -112,18 +114,18 @@ def test_a_small_run_is_evaluated_on_as_many_prompts_as_it_tested_on(run: Path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "run: give --run DIRECTORY, or --model NAME"),
-        (["--run=RUN", "--model=m"], "run: give --run DIRECTORY, or --model NAME"),
-        (["--run=TMP/none"], "no manifest.json; give the directory of a finished run"),
-        (["--run=RUN", "--dataset=TMP/none.csv", "--judge=wildguard@http://j@m"], "none.csv"),
-        (["--run=RUN", "--dataset=TMP/none.csv"], "judge: rules knows the embedded world only"),
-        (["--run=RUN", "--judge=wild"], "judge: 'wild' is neither rules nor"),
-        (["--run=RUN", "--guard=wild"], "guard: 'wild' is neither rules nor"),
-        (["--run=RUN", "--test-prompts=90000"], "test_prompts: test has"),
-        (["--run=RUN", "--rollout=http"], "rollout: 'http' is not one of hf, cb"),
-        (["--runn", "RUN"], "--runn: unknown flag; did you mean --run?"),
+        ([], "run_dir: give --run-dir DIRECTORY, or --model NAME"),
+        (["--run-dir=RUN", "--model=m"], "run_dir: give --run-dir DIRECTORY, or --model NAME"),
+        (["--run-dir=TMP/none"], "no manifest.json; give the directory of a finished run"),
+        (["--run-dir=RUN", "--data=TMP/none.csv", "--judge=wildguard@http://j@m"], "none.csv"),
+        (["--run-dir=RUN", "--data=TMP/none.csv"], "judge: rules knows the embedded world only"),
+        (["--run-dir=RUN", "--judge=wild"], "judge: 'wild' is neither rules nor"),
+        (["--run-dir=RUN", "--guard=wild"], "guard: 'wild' is neither rules nor"),
+        (["--run-dir=RUN", "--test-prompts=90000"], "test_prompts: test has"),
+        (["--run-dir=RUN", "--rollout=http"], "rollout: 'http' is not one of hf, cb"),
+        (["--run-dirr", "RUN"], "--run-dirr: unknown flag; did you mean --run-dir?"),
         (
-            ["--model=TMP/nowhere", "--dataset=waltz-world", "--prompts=world", "--judge=rules"],
+            ["--model=TMP/nowhere", "--data=waltz-world", "--prompts=world", "--judge=rules"],
             "no such folder",
         ),
     ],
@@ -144,4 +146,4 @@ def test_a_base_model_that_is_another_is_refused(run: Path, base: Path, tmp_path
         json.dumps(manifest | {"run": manifest["run"] | {"model": "0" * 64}})
     )
     with pytest.raises(DataError, match="not the base model that"):
-        evaluate(EvaluateOptions(run=str(other), output_dir=str(tmp_path / "out")))
+        evaluate(EvaluateOptions(run_dir=str(other), output_dir=str(tmp_path / "out")))

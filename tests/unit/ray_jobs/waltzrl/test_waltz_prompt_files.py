@@ -124,7 +124,7 @@ def test_ten_thousand_prompts_of_a_few_templates_are_few_groups(tmp_path: Path):
     ]
     path = tmp_path / "plan.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    config = WaltzConfig(dataset=str(path), train_judge="wildguard@http://h/v1@m")
+    config = WaltzConfig(data=str(path), train_judge="wildguard@http://h/v1@m")
     sets = open_prompts(config)
     assert "425 different prompts in 4" in sets.source
     texts = [{p.text for p in each} for each in (sets.train, sets.validation, sets.test)]
@@ -177,14 +177,14 @@ def config_of(rows: list[tuple[str, str]], folder: Path) -> WaltzConfig:
     path = folder / "plan.jsonl"
     lines = (json.dumps({"prompt": p, "expected_category": category}) for p, category in rows)
     path.write_text("\n".join(lines))
-    return WaltzConfig(dataset=str(path), train_judge="wildguard@http://h/v1@m")
+    return WaltzConfig(data=str(path), train_judge="wildguard@http://h/v1@m")
 
 
 def test_a_file_too_small_to_split_is_one_line(tmp_path: Path):
     path = tmp_path / "few.jsonl"
     path.write_text('{"prompt": "a b c", "expected_category": "unsafe"}')
     with pytest.raises(DataError, match="1 different prompts in 1 groups of near duplicates leave"):
-        open_prompts(WaltzConfig(dataset=str(path)))
+        open_prompts(WaltzConfig(data=str(path)))
 
 
 def test_test_prompts_of_a_file_of_their_own_must_not_leak(tmp_path: Path):
@@ -196,12 +196,12 @@ def test_test_prompts_of_a_file_of_their_own_must_not_leak(tmp_path: Path):
     tests = tmp_path / "test.jsonl"
     lines = [json.dumps({"prompt": p, "expected_category": c}) for p, c in apart]
     tests.write_text("\n".join(lines))
-    config = replace(config, test_dataset=str(tests))
+    config = replace(config, test_data=str(tests))
     sets = open_prompts(config)
     assert {p.text for p in sets.test} == {text for text, _ in apart}
     assert "102 different prompts" in sets.source and "test files apart" in sets.source
     # The dataset's own share for tests is trained on.
-    assert len(sets.train) > len(open_prompts(replace(config, test_dataset=None)).train)
+    assert len(sets.train) > len(open_prompts(replace(config, test_data=None)).train)
     copy = {"prompt": f"8. {rows[0][0].upper()}", "expected_category": rows[0][1]}
     tests.write_text("\n".join([*lines, json.dumps(copy)]))
     with pytest.raises(DataError, match=r"1 of 13 test prompts are near .*--allow-leak") as caught:

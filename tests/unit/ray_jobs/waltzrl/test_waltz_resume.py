@@ -10,8 +10,8 @@ from data.storage import Store
 from ray_jobs.checkpoint import CheckpointStore
 from ray_jobs.waltzrl.config import WaltzConfig
 from ray_jobs.waltzrl.datasets.splits import open_prompts
+from ray_jobs.waltzrl.job import run_identity
 from ray_jobs.waltzrl.models.base import BaseModel
-from ray_jobs.waltzrl.train import run_identity
 from ray_jobs.waltzrl.training.restarts import check_resume, checkpoint_store, warn_of_new_start
 
 IDENTITY: dict[str, Any] = {"waltzrl": {"beta": 0.01, "seed": 0}, "model": "m", "prompts": "p"}

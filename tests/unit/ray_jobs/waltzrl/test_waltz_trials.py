@@ -7,7 +7,8 @@ from ray_jobs.sweep.config import SweepConfig
 from ray_jobs.sweep.plan import make_plan
 from ray_jobs.waltzrl.config import PAPER_LEARNING_RATE
 from ray_jobs.waltzrl.recipes import RECIPES, toy
-from ray_jobs.waltzrl.sweep import job_spec, main, recipe, trial_config
+from ray_jobs.waltzrl.search_space import job_spec, trial_config
+from ray_jobs.waltzrl.sweep import main, recipe
 
 SWEEP = SweepConfig(metric="faults", checks=9)
 
@@ -17,9 +18,9 @@ def test_a_trial_has_as_many_checks_as_the_sweep_says_and_saves_at_each(batch_si
     config = trial_config(toy(), {"batch_size": batch_size, "alpha": 0.3}, 4000, SWEEP)
     steps = config.planned_steps(2, 4000)
     assert config.max_steps == steps == min(toy().max_steps or 0, 5 * (4000 // batch_size))
-    assert config.checkpoint_interval == config.validation_interval
-    made = -(-steps // config.validation_interval)
-    numbers = [9 * min(c * config.validation_interval, steps) // steps for c in range(1, made + 1)]
+    assert config.checkpoint_every_steps == config.eval_every_steps
+    made = -(-steps // config.eval_every_steps)
+    numbers = [9 * min(c * config.eval_every_steps, steps) // steps for c in range(1, made + 1)]
     assert numbers == sorted(set(numbers)) and numbers[-1] == 9
     assert config.alpha == 0.3 and config.stage == "both"
 
