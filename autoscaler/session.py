@@ -1,4 +1,4 @@
-"""Everything that speaks to Lambda for one account on one machine, wired once.
+"""The session: all parts that speak to Lambda for one account on one machine, wired once.
 
 The parts share the account's rate and the machine's state file with every other session of
 this machine, whatever process it lives in.
@@ -13,10 +13,10 @@ from autoscaler.events import EventLog
 from autoscaler.instances.acquire import Acquirer
 from autoscaler.instances.journal import Journal
 from autoscaler.instances.launcher import Launcher
-from autoscaler.instances.reconcile import Records
-from autoscaler.instances.stockouts import Stockouts
+from autoscaler.instances.reconcile import Reconciler
 from autoscaler.instances.teardown import ClusterEnd
 from autoscaler.instances.terminator import Terminator
+from autoscaler.instances.unavailable_offerings import UnavailableOfferings
 from autoscaler.lambda_cloud.catalog import CatalogSource
 from autoscaler.lambda_cloud.client import LambdaClient
 from autoscaler.lambda_cloud.credentials import ApiKey, api_url, home_dir, load_api_key, on_head
@@ -62,7 +62,7 @@ class Session:
         self.journal = Journal(state, key.account)
         self.ledger = Ledger(state, key.account)
         self.books = Books(state, key.account)
-        self.stockouts = Stockouts(state, key.account)
+        self.unavailable_offerings = UnavailableOfferings(state, key.account)
         self.catalog = CatalogSource(self.client, clock)
         self.terminator = Terminator(self.client, self.ledger, self.events, clock)
         self.launcher = Launcher(
@@ -77,26 +77,34 @@ class Session:
         self.acquirer = Acquirer(
             self.client,
             self.catalog,
-            self.stockouts,
+            self.unavailable_offerings,
             self.journal,
             self.launcher,
             self.events,
             clock=clock,
-            sleep=sleep,
         )
         self.cluster_end = ClusterEnd(
             self.client,
             self.journal,
             self.ledger,
-            self.launcher,
+            self.reconciler,
             self.terminator,
             self.events,
             clock=clock,
             sleep=sleep,
         )
 
-    def records(self, cluster: str) -> Records:
-        return Records(cluster, self.launcher, self.journal, self.ledger, self.events)
+    def reconciler(self, cluster: str) -> Reconciler:
+        """A new one: it remembers what it has read last."""
+        return Reconciler(
+            cluster,
+            self.launcher,
+            self.journal,
+            self.ledger,
+            self.terminator,
+            self.events,
+            clock=self.clock,
+        )
 
 
 def open_session() -> Session:

@@ -7,7 +7,7 @@ from autoscaler.bootstrap.config import NodeConfig, NodeType, ProviderConfig
 from autoscaler.bootstrap.ssh_keys import check_registered, ensure_registered
 from autoscaler.domain import InstanceType, Offering
 from autoscaler.errors import ConfigError
-from autoscaler.instances.placement import Closure, rank_regions
+from autoscaler.instances.unavailable_offerings import UnavailableOffering
 from autoscaler.lambda_cloud.catalog import Catalog
 from autoscaler.lambda_cloud.client import LambdaClient
 
@@ -145,23 +145,27 @@ def head_regions(
     head: NodeConfig,
     regions: Sequence[str],
     catalog: Catalog,
-    closures: Sequence[Closure],
+    unavailable: Sequence[UnavailableOffering],
 ) -> list[str]:
-    """The regions to try for the head, best first: where it and most of its workers can be.
+    """The regions to try for the head, best first: there is no private network between regions.
 
-    What is advertised is a hint that ages within minutes: regions that show nothing now come
-    last, and stay.
+    A region comes first if the head can be there now, and then by how many worker types can;
+    ties keep the YAML's order. What is advertised is a hint that ages within minutes: regions
+    that show nothing now come last, and stay.
     """
 
-    def is_open(offering: Offering) -> bool:
-        return catalog.is_advertised(offering) and not any(c.covers(offering) for c in closures)
+    def can(instance_types: Sequence[str], region: str) -> bool:
+        offerings = [Offering(name, region) for name in instance_types]
+        return any(
+            catalog.is_advertised(offering) and not any(u.covers(offering) for u in unavailable)
+            for offering in offerings
+        )
 
-    groups = [t.config for t in config.node_types if t.name != config.head_type]
+    workers = [t.config for t in config.node_types if t.name != config.head_type]
 
     def score(region: str) -> tuple[bool, int]:
-        here = [g.instance_types for g in groups if not g.regions or region in g.regions]
-        (ranked,) = rank_regions(head.instance_types, here, [region], is_open)
-        return ranked.head_advertised, ranked.worker_groups_advertised
+        here = [w.instance_types for w in workers if not w.regions or region in w.regions]
+        return can(head.instance_types, region), sum(can(names, region) for names in here)
 
     allowed = [region for region in config.regions_for(head) if region in regions]
     return sorted(allowed, key=score, reverse=True)

@@ -12,9 +12,8 @@ from contextlib import suppress
 
 from autoscaler.domain import Instance
 from autoscaler.errors import AutoscalerError, StateError, TeardownUnverifiedError, UnavailableError
-from autoscaler.instances.acquire import EVERYWHERE
-from autoscaler.instances.placement import Reason
 from autoscaler.instances.teardown import TIME_LIMIT_S
+from autoscaler.instances.unavailable_offerings import EVERYWHERE, Reason
 from autoscaler.lambda_cloud.credentials import own_cluster
 from autoscaler.lambda_cloud.tags import KIND_HEAD, belongs_to, kind_of
 from autoscaler.money.budget import cost_in_words
@@ -30,7 +29,9 @@ def end_own_cluster(session: Session, cluster: str, time_limit_s: float = TIME_L
     head is not ended before its workers are. Idempotent.
     """
     with suppress(StateError):  # without a state file nothing is launched either
-        session.stockouts.close(EVERYWHERE, Reason.ENDING, session.clock(), advertised=False)
+        session.unavailable_offerings.mark_unavailable(
+            EVERYWHERE, Reason.ENDING, session.clock(), advertised=False
+        )
     deadline_s = session.clock() + time_limit_s
     heads = _heads(session, cluster, deadline_s)
     session.cluster_end.terminate_others(

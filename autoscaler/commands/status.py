@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from autoscaler.domain import Charge, Instance, Status
 from autoscaler.errors import AutoscalerError, StateError, UnavailableError
 from autoscaler.events import Field
-from autoscaler.instances.placement import Closure, reopens_s
+from autoscaler.instances.unavailable_offerings import UnavailableOffering, retry_s
 from autoscaler.lambda_cloud.credentials import on_head
 from autoscaler.lambda_cloud.tags import CLUSTER, KIND_HEAD, USER_NODE_TYPE, created_s, kind_of
 from autoscaler.money.budget import burn_cents_per_hour, cost_in_words, dollars
@@ -27,7 +27,7 @@ class Snapshot:
     now_s: float
     instances: Sequence[Instance] | None
     charges: Mapping[str, Sequence[Charge]]
-    closures: Sequence[Closure]
+    closures: Sequence[UnavailableOffering]
     events: Sequence[Mapping[str, Field]]
     problem: str = ""
     heads: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -93,7 +93,7 @@ def _spend(snapshot: Snapshot) -> list[str]:
 
 def _closed(snapshot: Snapshot) -> list[str]:
     now_s = snapshot.now_s
-    closed = [c for c in snapshot.closures if reopens_s(c, advertised=False) > now_s]
+    closed = [c for c in snapshot.closures if retry_s(c, advertised=False) > now_s]
     if not closed:
         return []
     rows = [
@@ -101,10 +101,10 @@ def _closed(snapshot: Snapshot) -> list[str]:
             c.offering.instance_type,
             c.offering.region,
             c.reason.value,
-            f"refused {c.strikes} time{'' if c.strikes == 1 else 's'}",
-            f"next try in {duration(reopens_s(c, advertised=False) - now_s)}",
+            f"refused {c.failures} time{'' if c.failures == 1 else 's'}",
+            f"next try in {duration(retry_s(c, advertised=False) - now_s)}",
         )
-        for c in sorted(closed, key=lambda c: reopens_s(c, advertised=False))
+        for c in sorted(closed, key=lambda c: retry_s(c, advertised=False))
     ]
     return ["not tried now:", *_table(rows)]
 
@@ -208,13 +208,13 @@ def look(
         events = [e for e in events if e.get("cluster") in (None, cluster)]
     charges: dict[str, list[Charge]] = {}
     unseen: dict[str, list[Charge]] = {}
-    closures: list[Closure] = []
+    closures: list[UnavailableOffering] = []
     try:
         for name in session.ledger.clusters():
             if cluster in (None, name):
                 charges[name] = session.ledger.charges(name)
                 unseen[name] = session.ledger.unseen(name)
-        closures = session.stockouts.all()
+        closures = session.unavailable_offerings.all()
     except StateError as error:
         problem = problem or str(error)
     return Snapshot(

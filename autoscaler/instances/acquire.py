@@ -1,12 +1,13 @@
-"""One more node of a node type: the best place that is open, affordable, and says yes.
+"""Acquiring one node: the best offering that is available and affordable, until one says yes.
 
-This is where the parts meet: the catalog says what is advertised, the stockouts what is
-closed, the budget what may be spent, and the launcher asks Lambda once for each place.
+`Offerings` decides which offering is next, by what the API advertises, by what failed lately
+and by the budget; `Acquirer` asks Lambda once for each.
 """
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from autoscaler.domain import Charge, Offering
@@ -20,18 +21,18 @@ from autoscaler.errors import (
     RateLimitedError,
 )
 from autoscaler.events import EventLog, Field, utc
-from autoscaler.instances import placement
 from autoscaler.instances.journal import Guard, Journal
 from autoscaler.instances.launcher import Launched, Launcher, NodeSpec
-from autoscaler.instances.placement import ANYWHERE, Reason
-from autoscaler.instances.stockouts import Stockouts
+from autoscaler.instances.unavailable_offerings import (
+    EVERYWHERE,
+    Reason,
+    UnavailableOffering,
+    UnavailableOfferings,
+    retry_s,
+)
 from autoscaler.lambda_cloud.catalog import Catalog, CatalogSource
 from autoscaler.lambda_cloud.client import LambdaClient
 from autoscaler.money.budget import Caps, Decision, Deny, burn_cents_per_hour, decide, spent_cents
-
-EVERYWHERE = Offering(ANYWHERE, ANYWHERE)
-LOOK_AGAIN_S = 10.0
-"""While waiting for capacity: how often to see what is advertised."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,137 @@ class Choice:
     caps: Caps
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`order` is to be tried from the front; `unavailable` says when each other may be, and why."""
+
+    order: tuple[Offering, ...]
+    unavailable: Mapping[Offering, tuple[float, Reason]]
+
+    @property
+    def next_try_s(self) -> float | None:
+        """When the first offering is available; None if one is now, or there is none."""
+        if self.order or not self.unavailable:
+            return None
+        return min(at_s for at_s, _ in self.unavailable.values())
+
+
+def plan(
+    candidates: Sequence[str],
+    regions: Sequence[str],
+    advertised: AbstractSet[Offering] | None,
+    unavailable: Iterable[UnavailableOffering],
+    now_s: float,
+) -> Plan:
+    """Orders the offerings of one node type: advertised ones first, then by type, then by region.
+
+    `advertised=None` means that nothing is known, and the given order stands. Pure.
+    """
+    known = list(unavailable)
+    order: list[Offering] = []
+    refused: dict[Offering, tuple[float, Reason]] = {}
+    for offering in dict.fromkeys(Offering(name, r) for name in candidates for r in regions):
+        is_advertised = advertised is not None and offering in advertised
+        waits = [
+            (retry_s(u, advertised=is_advertised), u.reason) for u in known if u.covers(offering)
+        ]
+        longest = max(waits, key=lambda wait: wait[0], default=None)
+        if longest is None or longest[0] <= now_s:
+            order.append(offering)
+        else:
+            refused[offering] = longest
+    if advertised is not None:
+        order.sort(key=lambda offering: offering not in advertised)
+    return Plan(tuple(order), refused)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An offering to launch now. `guard` decides again, with the launch's intent, whether its
+    price may be paid."""
+
+    offering: Offering
+    price_cents_per_hour: int | None
+    advertised: bool
+    guard: Guard
+
+
+@dataclass(frozen=True)
+class Offerings:
+    """What one more node of a cluster may be, after one look at the catalog."""
+
+    cluster: str
+    choice: Choice
+    catalog: Catalog
+    unavailable: UnavailableOfferings
+    journal: Journal
+    events: EventLog
+    clock: Callable[[], float]
+
+    def next(self, *, claim: bool = False) -> Candidate:
+        """The best one that is available and may be paid; with `claim`, its probe is this
+        caller's. Sends nothing.
+
+        Raises BudgetError where none that is available may be paid, else CapacityError with
+        the next try; StateError.
+        """
+        found, now_s = self._plan(), self.clock()
+        charges = self.journal.commitments(self.cluster)
+        denials: dict[Offering, str] = {}
+        for candidate in map(self._candidate, found.order):
+            offering, decision = candidate.offering, candidate.guard(charges)
+            if isinstance(decision, Deny):
+                denials[offering] = decision.reason
+            elif not claim or self.unavailable.claim_probe(
+                offering, now_s, advertised=candidate.advertised
+            ):
+                return candidate
+        if denials and len(denials) == len(found.order):
+            raise self._budget_error(denials)
+        raise self._capacity_error(found)
+
+    def capacity_error(self) -> CapacityError:
+        """As of now, for a caller whose time is up."""
+        return self._capacity_error(self._plan())
+
+    def _plan(self) -> Plan:
+        choice, advertised = self.choice, self.catalog.advertised
+        unavailable = self.unavailable.all()
+        return plan(choice.candidates, choice.regions, advertised, unavailable, self.clock())
+
+    def _candidate(self, offering: Offering) -> Candidate:
+        price = self.catalog.price_cents_per_hour(offering.instance_type)
+
+        def guard(charges: list[Charge]) -> Decision:
+            spent = spent_cents(charges, self.clock())
+            return decide(self.choice.caps, spent, burn_cents_per_hour(charges), price)
+
+        return Candidate(offering, price, self.catalog.is_advertised(offering), guard)
+
+    def _budget_error(self, denials: Mapping[Offering, str]) -> BudgetError:
+        offering, reason = next(iter(denials.items()))
+        others = f" (nor {len(denials) - 1} other offerings)" if len(denials) > 1 else ""
+        self.events.write_change(
+            f"budget {self.cluster}",
+            "launch-denied",
+            cluster=self.cluster,
+            type=offering.instance_type,
+            region=offering.region,
+            reason=reason,
+        )
+        return BudgetError(f"{offering} is not launched{others}: {reason}")
+
+    def _capacity_error(self, found: Plan) -> CapacityError:
+        names, regions = ", ".join(self.choice.candidates), ", ".join(self.choice.regions)
+        text = f"no capacity for {names or 'no types'} in {regions or 'no regions'}"
+        if found.unavailable:
+            offering, (at_s, reason) = min(found.unavailable.items(), key=lambda item: item[1][0])
+            text += f": {offering}: {reason.value}; next try {utc(at_s)}"
+        error = CapacityError(text)
+        error.next_try_s = found.next_try_s
+        return error
+
+
 class Acquirer:
     """Thread-safe. `clock` is in epoch seconds."""
 
@@ -52,123 +184,81 @@ class Acquirer:
         self,
         client: LambdaClient,
         catalog: CatalogSource,
-        stockouts: Stockouts,
+        unavailable: UnavailableOfferings,
         journal: Journal,
         launcher: Launcher,
         events: EventLog,
         *,
         clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
         self._catalog = catalog
-        self._stockouts = stockouts
+        self._unavailable = unavailable
         self._journal = journal
         self._launcher = launcher
         self._events = events
         self._clock = clock
-        self._sleep = sleep
 
-    def acquire(
-        self, spec: NodeSpec, choice: Choice, deadline_s: float, *, patient: bool = False
-    ) -> Launched:
-        """Launches one node, trying place after place until `deadline_s`.
+    def acquire(self, spec: NodeSpec, choice: Choice, deadline_s: float) -> Launched:
+        """Launches one node, trying offering after offering until `deadline_s`.
 
-        Raises CapacityError when every place is closed or the time is up (with the next try),
-        at once unless `patient`; BudgetError when what is open may not be paid; QuotaError,
+        Raises CapacityError at once when every offering is unavailable, or when the time is up
+        (with the next try); BudgetError when what is available may not be paid; QuotaError,
         AuthError, AccountError and ConfigError as Lambda says; AmbiguousLaunchError when an
-        outcome stayed unknown.
+        outcome stayed unknown. Not idempotent: each success is one more machine.
         """
         while True:
-            catalog = self._catalog.current()
-            try:
-                self._pick(spec, choice, catalog, claim=False)
-                self._client.wait_for_launch_slot(deadline_s)
-                # The slot took up to a quarter of a minute: choose again by what others have
-                # learned. No request may come between the slot and the launch.
-                offering = self._pick(spec, choice, catalog, claim=True)
-            except CapacityError as error:
-                if not patient or self._clock() + LOOK_AGAIN_S > deadline_s:
-                    raise
-                opens_s = (error.next_try_s or 0.0) - self._clock()
-                self._sleep(min(max(opens_s, 1.0), LOOK_AGAIN_S))
-                continue
-            launched = self._try(spec, choice, offering, catalog, deadline_s)
+            offerings = self._look(spec.cluster, choice)
+            offerings.next()
+            self._client.wait_for_launch_slot(deadline_s)
+            # The slot took up to a quarter of a minute: choose again by what others have
+            # learned. No request may come between the slot and the launch.
+            candidate = offerings.next(claim=True)
+            launched = self._try(spec, candidate, deadline_s)
             if launched is not None:
                 return launched
             if self._clock() >= deadline_s:
-                raise self._capacity_error(choice, self._plan(choice, catalog))
+                raise offerings.capacity_error()
 
-    def _plan(self, choice: Choice, catalog: Catalog) -> placement.Plan:
-        return placement.plan(
-            choice.candidates,
-            choice.regions,
-            catalog.advertised,
-            self._stockouts.all(),
-            self._clock(),
+    def _look(self, cluster: str, choice: Choice) -> Offerings:
+        """The one request before the launch slot, if the catalog is too old."""
+        return Offerings(
+            cluster,
+            choice,
+            self._catalog.current(),
+            self._unavailable,
+            self._journal,
+            self._events,
+            self._clock,
         )
 
-    def _pick(self, spec: NodeSpec, choice: Choice, catalog: Catalog, *, claim: bool) -> Offering:
-        """The first open place that may be paid; with `claim`, the right to launch there."""
-        plan = self._plan(choice, catalog)
-        charges = self._journal.commitments(spec.cluster)
-        denials: dict[Offering, str] = {}
-        for offering in plan.order:
-            decision = self._guard(choice.caps, catalog, offering)(charges)
-            if isinstance(decision, Deny):
-                denials[offering] = decision.reason
-                continue
-            advertised = catalog.is_advertised(offering)
-            if not claim or self._stockouts.claim(offering, self._clock(), advertised=advertised):
-                return offering
-        if denials and len(denials) == len(plan.order):
-            raise self._budget_error(spec, denials)
-        raise self._capacity_error(choice, plan)
-
-    def _guard(self, caps: Caps, catalog: Catalog, offering: Offering) -> Guard:
-        price = catalog.price_cents_per_hour(offering.instance_type)
-
-        def guard(charges: list[Charge]) -> Decision:
-            spent = spent_cents(charges, self._clock())
-            return decide(caps, spent, burn_cents_per_hour(charges), price)
-
-        return guard
-
-    def _try(
-        self,
-        spec: NodeSpec,
-        choice: Choice,
-        offering: Offering,
-        catalog: Catalog,
-        deadline_s: float,
-    ) -> Launched | None:
-        """None if this place refused and the next may be tried."""
-        price = catalog.price_cents_per_hour(offering.instance_type)
-        guard = self._guard(choice.caps, catalog, offering)
+    def _try(self, spec: NodeSpec, candidate: Candidate, deadline_s: float) -> Launched | None:
+        """None if Lambda refused this offering and the next may be tried."""
+        offering, price = candidate.offering, candidate.price_cents_per_hour
         try:
-            launched = self._launcher.launch(spec, offering, price, guard, deadline_s)
+            launched = self._launcher.launch(spec, offering, price, candidate.guard, deadline_s)
         except CapacityError as error:
-            self._close(spec, offering, Reason.STOCKOUT, error, catalog.is_advertised(offering))
+            self._mark_unavailable(spec, offering, Reason.STOCKOUT, error, candidate.advertised)
             return None
         except QuotaError as error:
-            self._close(spec, EVERYWHERE, Reason.QUOTA, error)
+            self._mark_unavailable(spec, EVERYWHERE, Reason.QUOTA, error)
             raise
         except (AuthError, AccountError) as error:
-            self._close(spec, EVERYWHERE, Reason.REFUSED_KEY, error)
+            self._mark_unavailable(spec, EVERYWHERE, Reason.REFUSED_KEY, error)
             raise
         except RateLimitedError as error:
             # Not executed, and the pacer makes the next slot wait for it.
-            self._stockouts.release(offering)
+            self._unavailable.release_probe(offering)
             next_try_s = error.next_try_s or self._clock()
-            self._say("launch-rate-limited", spec, offering, next_try_s, code=error.code)
+            self._write_event("launch-rate-limited", spec, offering, next_try_s, code=error.code)
             return None
         except AutoscalerError:
-            self._stockouts.release(offering)
+            self._unavailable.release_probe(offering)
             raise
-        self._stockouts.reopen(offering)
+        self._unavailable.mark_available(offering)
         return launched
 
-    def _close(
+    def _mark_unavailable(
         self,
         spec: NodeSpec,
         offering: Offering,
@@ -176,18 +266,20 @@ class Acquirer:
         error: AutoscalerError,
         advertised: bool = False,
     ) -> None:
-        closure = self._stockouts.close(offering, reason, self._clock(), advertised=advertised)
-        self._say(
-            "place-closed",
+        marked = self._unavailable.mark_unavailable(
+            offering, reason, self._clock(), advertised=advertised
+        )
+        self._write_event(
+            "offering-unavailable",
             spec,
             offering,
-            closure.next_try_s,
+            marked.next_try_s,
             reason=reason.value,
             code=error.code,
             advertised=advertised,
         )
 
-    def _say(
+    def _write_event(
         self, event: str, spec: NodeSpec, offering: Offering, next_try_s: float, **fields: Field
     ) -> None:
         """One refusal of Lambda's, for `raylambda status` and for Ray's own log."""
@@ -202,26 +294,3 @@ class Acquirer:
         why = fields.get("reason", "the account's rate")
         code = fields["code"] or "no code"
         logger.warning("%s: %s (%s); next try %s", offering, why, code, utc(next_try_s))
-
-    def _budget_error(self, spec: NodeSpec, denials: Mapping[Offering, str]) -> BudgetError:
-        offering, reason = next(iter(denials.items()))
-        others = f" (nor {len(denials) - 1} other places)" if len(denials) > 1 else ""
-        self._events.write_change(
-            f"budget {spec.cluster}",
-            "launch-denied",
-            cluster=spec.cluster,
-            type=offering.instance_type,
-            region=offering.region,
-            reason=reason,
-        )
-        return BudgetError(f"{offering} is not launched{others}: {reason}")
-
-    def _capacity_error(self, choice: Choice, plan: placement.Plan) -> CapacityError:
-        names, regions = ", ".join(choice.candidates), ", ".join(choice.regions)
-        text = f"no machine now among {names or 'no types'} in {regions or 'no regions'}"
-        if plan.refusals:
-            first = min(plan.refusals, key=lambda refusal: refusal.next_try_s)
-            text += f": {first.offering}: {first.reason.value}; next try {utc(first.next_try_s)}"
-        error = CapacityError(text)
-        error.next_try_s = plan.next_try_s
-        return error

@@ -14,14 +14,12 @@ OPEN is also what a process leaves that dies between its request and the answer.
 
 import enum
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from autoscaler.domain import Charge, Instance, Offering
-from autoscaler.errors import AuthError
-from autoscaler.lambda_cloud.tags import nonce_of
+from autoscaler.domain import Charge, Offering
 from autoscaler.money.budget import Allow, Decision
-from autoscaler.money.ledger import Ledger, known_charges, unseen_charges
+from autoscaler.money.ledger import known_charges, unseen_charges
 from autoscaler.state import State
 
 KEEP_S = 7 * 86_400.0
@@ -200,27 +198,3 @@ def _intent(row: sqlite3.Row) -> Intent:
         instance_id=row["instance_id"],
         detail=row["detail"],
     )
-
-
-def check_account(
-    ledger: Ledger, journal: Journal, cluster: str, instances: Iterable[Instance]
-) -> None:
-    """`instances` are a whole list. Raises AuthError if what bills, or a launch that may yet
-    make a machine, is of a key whose machines this key does not see."""
-    foreign = ledger.foreign(cluster) | journal.foreign(cluster)
-    if not foreign:
-        return
-    seen = {name for i in instances for name in (i.id, nonce_of(i))}
-    own = {account for name, account in foreign.items() if name in seen}
-    for account in own:
-        ledger.take_over(cluster, account)
-        journal.take_over(cluster, account)
-    hidden = sorted(name for name, account in foreign.items() if account not in own)
-    if hidden:
-        others = f" and {len(hidden) - 1} more" if len(hidden) > 1 else ""
-        raise AuthError(
-            f"cluster {cluster!r}: {hidden[0]}{others} may run, launched with the API key of "
-            f"account {foreign[hidden[0]]}, and this key ({ledger.account}) does not see it: use "
-            "that account's key; or, if Lambda's console shows that nothing runs, move "
-            "~/.raylambda/state.db away"
-        )

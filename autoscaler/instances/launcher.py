@@ -1,7 +1,7 @@
-"""A launch that is never repeated by accident.
+"""The launcher: intent first, one request, and never a second one by accident.
 
 Lambda has no idempotency token, and an answer can be lost after the machine was made. So:
-write the intent down, send the launch once under a nonce, and when the answer is unclear
+record the intent, send the launch once under a nonce, and when the answer is unclear
 look for the nonce in the list of instances for as long as arrivals take. Found, the machine
 is adopted; not found in the time the caller has, the intent is given up, and a machine that
 arrives later is terminated as soon as it is seen.
@@ -9,8 +9,7 @@ arrives later is terminated as soon as it is seen.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from autoscaler.domain import Instance, LaunchRequest, Offering
@@ -20,20 +19,17 @@ from autoscaler.errors import (
     BudgetError,
     ConfigError,
     NotFoundError,
-    StateError,
     UnavailableError,
     UserError,
 )
 from autoscaler.events import EventLog
-from autoscaler.instances.journal import UNWANTED, Guard, Intent, Journal, Outcome, check_account
+from autoscaler.instances.journal import UNWANTED, Guard, Intent, Journal, Outcome
 from autoscaler.instances.terminator import Terminator
-from autoscaler.lambda_cloud.catalog import with_price
 from autoscaler.lambda_cloud.client import LambdaClient
 from autoscaler.lambda_cloud.launch_request import check_launch
 from autoscaler.lambda_cloud.tags import (
     KIND_WORKER,
     NODE_KIND,
-    belongs_to,
     instance_name,
     launch_tags,
     new_nonce,
@@ -44,10 +40,6 @@ from autoscaler.money.ledger import Ledger
 
 SETTLE_S = 90.0
 """A machine that was made is listed by then: lags of 30 s are known."""
-ARRIVAL_S = 600.0
-"""An intent that was given up counts as money that may be spent for this long."""
-IN_FLIGHT_S = 90.0
-"""A launch that has no answer by then has no sender any more (an attempt is bounded by 50 s)."""
 LOOK_EVERY_S = 5.0
 
 logger = logging.getLogger(__name__)
@@ -130,7 +122,8 @@ class Launcher:
         Returns by `deadline_s` or the one answer that is under way then. Raises BudgetError
         if the guard denies (nothing was sent), Lambda's refusal if it surely made nothing,
         and AmbiguousLaunchError for an outcome that stayed unknown: then do not wait for a
-        machine, one that comes will be collected by `reconcile`.
+        machine, one that appears is terminated by `Reconciler.reconcile`. Not idempotent:
+        each call is a new intent.
         """
         created_s = self._clock()
         nonce = self._make_nonce()
@@ -143,88 +136,19 @@ class Launcher:
             instance_id = self._client.launch(request)
         except AutoscalerError as error:
             if error.not_executed:
-                self._settle(intent, Outcome.REFUSED, detail=str(error), code=error.code)
+                self.settle(intent, Outcome.REFUSED, detail=str(error), code=error.code)
                 if isinstance(error, NotFoundError):  # a key, type, region or file system
                     raise ConfigError(error.message, error.code, error.status, True) from error
                 raise
             return self._resolve(intent, error, deadline_s)
-        return self._adopt(intent, instance_id)
+        return self.adopt(intent, instance_id)
 
-    def reconcile(self, cluster: str, instances: Iterable[Instance]) -> tuple[str, ...]:
-        """Settles old intents against a complete, fresh list. Returns the ids it terminated.
+    def adopt(self, intent: Intent, instance_id: str) -> Launched:
+        """The instance is the intent's: it bills, and is in use. Idempotent.
 
-        For every list that is read: it adopts what a process left that died in the middle of
-        a launch, ends late arrivals of launches that were given up, and keeps the ledger.
-        Sends nothing when there is nothing to end. Raises AuthError, before it does anything,
-        where the key is another account's than the machines', and StateError where what was
-        intended cannot be read.
+        Raises AmbiguousLaunchError, and terminates the instance, where the intent was given up
+        meanwhile; StateError.
         """
-        instances = list(instances)
-        check_account(self._ledger, self._journal, cluster, instances)
-        by_nonce: dict[str, list[Instance]] = {}
-        for instance in instances:
-            if nonce := nonce_of(instance):
-                by_nonce.setdefault(nonce, []).append(instance)
-        now_s = self._clock()
-        watched = self._journal.watched(cluster)
-        mine = [with_price(i) for i in instances if belongs_to(i, cluster)]
-        try:
-            for intent in watched:
-                self._age(intent, by_nonce.get(intent.nonce), now_s)
-            self._ledger.observe(cluster, mine, now_s)
-        except StateError as error:  # a full disk: what is to be ended is ended all the same
-            logger.warning("what the list shows is not written down: %s", error)
-        return self._collect([i for i in watched if i.outcome in UNWANTED], by_nonce)
-
-    def _age(self, intent: Intent, arrived: list[Instance] | None, now_s: float) -> None:
-        if intent.outcome is Outcome.OPEN and now_s - intent.created_s > IN_FLIGHT_S:
-            if arrived:
-                self._adopt(intent, arrived[0].id)
-            elif now_s - intent.created_s > IN_FLIGHT_S + SETTLE_S:
-                self._settle(intent, Outcome.GIVEN_UP, detail="its process ended")
-        elif intent.outcome is Outcome.GIVEN_UP and not arrived:
-            if now_s - (intent.settled_s or now_s) > ARRIVAL_S:
-                self._settle(intent, Outcome.ABSENT)
-
-    def give_up(self, cluster: str) -> None:
-        """The cluster is to end: nobody waits for its launches any more.
-
-        Launches that may still be in flight stay open until they cannot be.
-        """
-        now_s = self._clock()
-        for intent in self._journal.unresolved(cluster):
-            if intent.outcome is Outcome.OPEN and now_s - intent.created_s > IN_FLIGHT_S:
-                self._settle(intent, Outcome.GIVEN_UP, detail="the cluster is ending")
-
-    def _resolve(self, intent: Intent, error: AutoscalerError, deadline_s: float) -> Launched:
-        self._tell("launch-ambiguous", intent, code=error.code, error=str(error))
-        until_s = min(deadline_s, self._clock() + SETTLE_S)
-        # A refused key or a wrong address will not show the instance either.
-        while not isinstance(error, UserError):
-            if found := self._find(intent.nonce):
-                return self._adopt(intent, found.id)
-            now_s = self._clock()
-            if now_s >= until_s:
-                break
-            self._sleep(min(LOOK_EVERY_S, until_s - now_s))
-        self._settle(intent, Outcome.GIVEN_UP, detail=str(error))
-        if isinstance(error, UserError):
-            raise error
-        raise AmbiguousLaunchError(
-            f"{intent.offering}: the launch had no clear answer ({error}); if the machine still "
-            "comes, it is terminated",
-            error.code,
-            error.status,
-        )
-
-    def _find(self, nonce: str) -> Instance | None:
-        try:
-            instances = self._client.list_instances()
-        except UnavailableError:
-            return None
-        return next((found for found in instances if nonce_of(found) == nonce), None)
-
-    def _adopt(self, intent: Intent, instance_id: str) -> Launched:
         # The charge first: between the two steps the machine counts twice, never not at all.
         self._ledger.start(
             intent.cluster,
@@ -237,13 +161,13 @@ class Launcher:
             intent.nonce, Outcome.ADOPTED, self._clock(), instance_id=instance_id
         )
         if not adopted and self._is_unwanted(intent.nonce):
-            self._settle(intent, Outcome.COLLECTED, instance_id=instance_id)
+            self.settle(intent, Outcome.COLLECTED, instance_id=instance_id)
             self._terminator.terminate([instance_id], "its launch was given up")
             raise AmbiguousLaunchError(
                 f"{intent.offering}: given up while the launch was under way"
             )
         if adopted:
-            self._tell("launched", intent, instance=instance_id)
+            self._write_event("launched", intent, instance=instance_id)
         return Launched(
             instance_id,
             intent.nonce,
@@ -252,30 +176,7 @@ class Launcher:
             intent.created_s,
         )
 
-    def _is_unwanted(self, nonce: str) -> bool:
-        """Not adopted by us may also mean: adopted already, by a process that saw it first."""
-        intent = self._journal.get(nonce)
-        return intent is not None and intent.outcome in UNWANTED
-
-    def _collect(
-        self, unwanted: Iterable[Intent], by_nonce: Mapping[str, list[Instance]]
-    ) -> tuple[str, ...]:
-        late = [
-            (intent, instance)
-            for intent in unwanted
-            for instance in by_nonce.get(intent.nonce, ())
-            if not instance.status.is_terminating_or_gone
-        ]
-        if not late:
-            return ()
-        ids = [instance.id for _, instance in late]
-        ended = self._terminator.terminate(ids, "arrived after it was given up")
-        with suppress(StateError):  # the next list finds what is left to do
-            for intent, instance in late:
-                self._settle(intent, Outcome.COLLECTED, instance_id=instance.id)
-        return tuple(sorted(ended.gone))
-
-    def _settle(
+    def settle(
         self,
         intent: Intent,
         outcome: Outcome,
@@ -284,14 +185,48 @@ class Launcher:
         detail: str = "",
         code: str | None = None,
     ) -> None:
+        """Moves an intent on, where its outcome allows it; else does nothing. StateError."""
         now_s = self._clock()
         if self._journal.settle(
             intent.nonce, outcome, now_s, instance_id=instance_id, detail=detail
         ):
-            told = {"instance": instance_id, "code": code, "error": detail or None}
-            self._tell(f"launch-{outcome}", intent, **told)
+            fields = {"instance": instance_id, "code": code, "error": detail or None}
+            self._write_event(f"launch-{outcome}", intent, **fields)
 
-    def _tell(self, event: str, intent: Intent, **fields: str | None) -> None:
+    def _resolve(self, intent: Intent, error: AutoscalerError, deadline_s: float) -> Launched:
+        self._write_event("launch-ambiguous", intent, code=error.code, error=str(error))
+        until_s = min(deadline_s, self._clock() + SETTLE_S)
+        # A refused key or a wrong address will not show the instance either.
+        while not isinstance(error, UserError):
+            if found := self._find(intent.nonce):
+                return self.adopt(intent, found.id)
+            now_s = self._clock()
+            if now_s >= until_s:
+                break
+            self._sleep(min(LOOK_EVERY_S, until_s - now_s))
+        self.settle(intent, Outcome.GIVEN_UP, detail=str(error))
+        if isinstance(error, UserError):
+            raise error
+        raise AmbiguousLaunchError(
+            f"{intent.offering}: launch outcome unknown ({error}); the instance will be "
+            "terminated if it appears",
+            error.code,
+            error.status,
+        )
+
+    def _find(self, nonce: str) -> Instance | None:
+        try:
+            instances = self._client.list_instances()
+        except UnavailableError:
+            return None
+        return next((found for found in instances if nonce_of(found) == nonce), None)
+
+    def _is_unwanted(self, nonce: str) -> bool:
+        """Not adopted by us may also mean: adopted already, by a process that saw it first."""
+        intent = self._journal.get(nonce)
+        return intent is not None and intent.outcome in UNWANTED
+
+    def _write_event(self, event: str, intent: Intent, **fields: str | None) -> None:
         self._events.write(
             event,
             cluster=intent.cluster,

@@ -1,4 +1,4 @@
-"""The end of a cluster: everything terminated, and that looked after until it is true.
+"""Teardown: terminates all of a cluster, and verifies that nothing of it bills any more.
 
 A list that shows nothing is not yet zero. A head goes on launching until its system is down,
 a machine appears in the list some time after it was made, and a list may leave one out. So
@@ -16,8 +16,8 @@ from autoscaler.domain import Charge, Instance, Status
 from autoscaler.errors import StateError, TeardownUnverifiedError, UnavailableError, UserError
 from autoscaler.events import EventLog
 from autoscaler.instances.journal import Journal, Outcome
-from autoscaler.instances.launcher import IN_FLIGHT_S, SETTLE_S, Launcher
-from autoscaler.instances.reconcile import Records
+from autoscaler.instances.launcher import SETTLE_S
+from autoscaler.instances.reconcile import IN_FLIGHT_S, Reconciler
 from autoscaler.instances.terminator import Terminator
 from autoscaler.lambda_cloud.client import LambdaClient
 from autoscaler.lambda_cloud.tags import KIND_HEAD, NODE_KIND, belongs_to, nonce_of
@@ -36,8 +36,9 @@ logger = logging.getLogger(__name__)
 class Teardown:
     """`ended` in the order in which they were found; `late` are those after the first look.
 
-    `charges` are the run's, as this machine knows them, and `unseen` the most that others of
-    its machines may have cost (`lives`). Without a state file it is one of unknown price.
+    `charges` are the run's, as this machine knows them, and `unseen` the upper bound of what
+    its other machines may have cost (`money.ledger`). Without a state file the run counts as
+    one charge of unknown price.
     """
 
     ended: tuple[str, ...]
@@ -57,24 +58,25 @@ class _Look:
 
 @dataclass
 class _Watch:
-    """What one teardown has seen: what this machine has written down, when each instance that was
-    to end was found first, and which Lambda has confirmed."""
+    """One teardown so far: when each instance to terminate was found first, and which ones
+    Lambda has confirmed as gone."""
 
     started_s: float
-    records: Records
+    reconciler: Reconciler
     found: dict[str, float] = field(default_factory=dict[str, float])
     gone: set[str] = field(default_factory=set[str])
 
 
 class ClusterEnd:
-    """Safe beside launches and terminations of other threads and processes."""
+    """Safe while other threads and processes launch and terminate. `reconciler` makes one for a
+    cluster."""
 
     def __init__(
         self,
         client: LambdaClient,
         journal: Journal,
         ledger: Ledger,
-        launcher: Launcher,
+        reconciler: Callable[[str], Reconciler],
         terminator: Terminator,
         events: EventLog,
         *,
@@ -84,7 +86,7 @@ class ClusterEnd:
         self._client = client
         self._journal = journal
         self._ledger = ledger
-        self._launcher = launcher
+        self._reconciler = reconciler
         self._terminator = terminator
         self._events = events
         self._clock = clock
@@ -121,23 +123,23 @@ class ClusterEnd:
         For a process that goes away after such a launch, when no other looks after the
         cluster. Raises TeardownUnverifiedError when the API let it not be known in time.
         """
-        started_s = self._clock()
-        while not self._nothing_comes(cluster):
+        started_s, reconciler = self._clock(), self._reconciler(cluster)
+        while not self._nothing_comes(cluster, reconciler):
             if self._clock() - started_s > time_limit_s:
                 raise TeardownUnverifiedError(
-                    f"cluster {cluster!r}: a launch had no clear answer, and the API does not say "
-                    "what became of it: a machine may bill; run `ray down` once the API answers"
+                    f"cluster {cluster!r}: launch outcome unknown, and the API does not say what "
+                    "became of it: an instance may bill; run `ray down` once the API answers"
                 )
             self._sleep(LOOK_EVERY_S)
 
-    def _nothing_comes(self, cluster: str) -> bool:
+    def _nothing_comes(self, cluster: str, reconciler: Reconciler) -> bool:
         """Whether a complete list shows no unwanted machine, at a time when none can come."""
         late_s = self._clock() - SETTLE_S
         try:
             instances = self._client.list_instances()
         except UnavailableError:
             return False
-        self._launcher.reconcile(cluster, instances)
+        reconciler.settle(instances)
         unwanted = self._journal.unwanted(cluster)
         if any(nonce_of(i) in unwanted and not i.status.is_terminating_or_gone for i in instances):
             return False
@@ -148,8 +150,7 @@ class ClusterEnd:
         self, cluster: str, spared: Collection[str], quiet_s: float, time_limit_s: float
     ) -> dict[str, float]:
         """When each instance that was found to be ended was found first."""
-        records = Records(cluster, self._launcher, self._journal, self._ledger, self._events)
-        watch = _Watch(self._clock(), records)
+        watch = _Watch(self._clock(), self._reconciler(cluster))
         quiet_since_s: float | None = None
         pending: Sequence[str] = ("not looked yet",)
         while True:
@@ -173,7 +174,7 @@ class ClusterEnd:
             self._sleep(LOOK_EVERY_S)
 
     def _end_known(self, cluster: str, spared: Collection[str], watch: _Watch) -> None:
-        """Without a list: what this machine has written down as running, if it is this key's."""
+        """Without a list: what this machine has recorded as running, if it is this key's."""
         with suppress(StateError):
             ids = set(self._ledger.running_ids(cluster)) - self._ledger.foreign(cluster).keys()
             live = sorted(ids - set(spared) - watch.gone)
@@ -201,7 +202,7 @@ class ClusterEnd:
 
     def _look(self, cluster: str, spared: Collection[str], watch: _Watch) -> _Look:
         instances = self._client.list_instances()
-        known = watch.records.compare(instances)
+        known = watch.reconciler.reconcile(instances)
         mine = [i for i in instances if belongs_to(i, cluster) or nonce_of(i) in known.nonces]
         listed = {instance.id for instance in mine}
         live = [
@@ -224,7 +225,7 @@ class ClusterEnd:
         now_s = self._clock()
         try:
             with suppress(StateError):
-                self._launcher.give_up(cluster)
+                self._reconciler(cluster).give_up()
             intents = self._journal.unresolved(cluster)
         except StateError as error:
             over = now_s - since_s > IN_FLIGHT_S + SETTLE_S
@@ -249,7 +250,7 @@ class ClusterEnd:
             charges, unseen = self._ledger.charges(cluster), self._ledger.unseen(cluster)
             self._ledger.close_run(cluster)
         except StateError as error:
-            logger.warning("the run's end is not written down: %s", error)
+            logger.warning("could not record the run's end: %s", error)
         self._events.write(
             "cluster-ended", cluster=cluster, instances=len(found), late=len(late), running=0
         )

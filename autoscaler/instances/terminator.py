@@ -1,4 +1,4 @@
-"""Ending instances: idempotent, never raising for what is gone, honest about what is not."""
+"""The terminator: ends instances, idempotently, and says of each whether it is gone."""
 
 import logging
 import time
@@ -59,7 +59,7 @@ class Terminator:
         try:
             self._ledger.end(ended.gone, self._clock())
         except StateError as error:
-            logger.warning("what has ended is not written down: %s", error)
+            logger.warning("could not record which instances have ended: %s", error)
         for instance_id in sorted(ended.gone):
             self._events.write("terminated", instance=instance_id, why=why)
         for instance_id, error in sorted(ended.failed.items()):

@@ -139,7 +139,7 @@ class Cluster:
             node,
             regions,
             self.session.catalog.current(),
-            self.session.stockouts.all(),
+            self.session.unavailable_offerings.all(),
         )
         spec = self._spec(node, tags)
         try:

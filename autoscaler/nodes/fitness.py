@@ -12,7 +12,7 @@ from contextlib import suppress
 from autoscaler.domain import Status
 from autoscaler.errors import AutoscalerError, NotFoundError, StateError, UnavailableError
 from autoscaler.events import utc
-from autoscaler.instances.placement import Reason
+from autoscaler.instances.unavailable_offerings import Reason
 from autoscaler.lambda_cloud.tags import CHECKED, KIND_HEAD, NODE_STATUS
 from autoscaler.nodes.listing import Node, NodeList
 from autoscaler.session import Session
@@ -77,7 +77,7 @@ class Fitness:
         """The node has passed its gate: its place is proven good."""
         self._session.tags.merge(node_id, {CHECKED: "passed"})
         if node := self._nodes.get(node_id):
-            self._session.stockouts.clear(node.instance.offering)
+            self._session.unavailable_offerings.mark_healthy(node.instance.offering)
 
     def report_unhealthy(self, node_id: str, reason: str) -> None:
         """Ends the node and keeps away from its place for a while. Idempotent."""
@@ -89,10 +89,10 @@ class Fitness:
         now_s = self._session.clock()
         next_try = None
         with suppress(StateError):
-            closure = self._session.stockouts.close(
+            marked = self._session.unavailable_offerings.mark_unavailable(
                 offering, Reason.SUSPECT, now_s, advertised=True
             )
-            next_try = utc(closure.next_try_s)
+            next_try = utc(marked.next_try_s)
         self._session.events.write(
             "node-unfit",
             cluster=self._cluster,

@@ -54,7 +54,7 @@ class NodeList:
     def __init__(self, cluster: str, session: Session) -> None:
         self._cluster = cluster
         self._client = session.client
-        self._records = session.records(cluster)
+        self._reconciler = session.reconciler(cluster)
         self._ledger = session.ledger
         self._tag_store = session.tags
         self._events = session.events
@@ -150,23 +150,21 @@ class NodeList:
     def _read(self) -> None:
         before = self.all()
         instances = self._client.list_instances()
-        records = self._records.compare(instances)
+        known = self._reconciler.reconcile(instances)
         mine = {
             instance.id: instance
             for instance in instances
-            if belongs_to(instance, self._cluster) or nonce_of(instance) in records.nonces
+            if belongs_to(instance, self._cluster) or nonce_of(instance) in known.nonces
         }
         leaving = {id_: i for id_, i in mine.items() if i.status.is_terminating_or_gone}
-        hidden = {id_ for id_, i in mine.items() if nonce_of(i) in records.unwanted}
-        hidden.update(leaving, records.collected)
+        hidden = {id_ for id_, i in mine.items() if nonce_of(i) in known.unwanted}
+        hidden.update(leaving, known.collected)
         # A record that could not be read whole does not change a node that was.
         mine |= {
             id_: before[id_].instance for id_, i in mine.items() if i.is_partial and id_ in before
         }
         shown = {id_: i for id_, i in mine.items() if id_ not in hidden}
-        kept, gone, unclear = self._look_again(
-            records.running, mine.keys() | set(records.collected)
-        )
+        kept, gone, unclear = self._look_again(known.running, mine.keys() | set(known.collected))
         now_s = self._clock()
         with suppress(StateError):
             self._ledger.end(gone, now_s)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autoscaler.instances.placement import Reason
+from autoscaler.instances.unavailable_offerings import Reason
 from data.storage import Store
 from ray_jobs.results.run_directory import verify
 from tests.cloud import stranger
@@ -48,7 +48,7 @@ def check_refusals(cluster: Cluster) -> None:
     offering = "type=gpu_1x_", "region=us-east-1"
     for event, *words in (
         ("request-retried", "/instance-types", "code=global/internal-error"),
-        ("place-closed", *offering, f"code={NO_CAPACITY}"),
+        ("offering-unavailable", *offering, f"code={NO_CAPACITY}"),
         ("node-unfit", *offering, 'reason="CUDA does not start: error 802"'),
     ):
         words += [f"  {event}  ", "next_try=20"]

@@ -3,7 +3,7 @@
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from autoscaler.domain import Lane
 from autoscaler.events import EventLog
 from autoscaler.instances.acquire import Acquirer, Choice
 from autoscaler.instances.journal import Journal
-from autoscaler.instances.launcher import Launcher, NodeSpec
-from autoscaler.instances.stockouts import Stockouts
+from autoscaler.instances.launcher import Launched, Launcher, NodeSpec
+from autoscaler.instances.reconcile import Reconciler
 from autoscaler.instances.teardown import ClusterEnd
 from autoscaler.instances.terminator import Terminator
+from autoscaler.instances.unavailable_offerings import UnavailableOfferings
 from autoscaler.lambda_cloud import tags
 from autoscaler.lambda_cloud.catalog import CatalogSource
 from autoscaler.lambda_cloud.client import LambdaClient
@@ -185,7 +186,7 @@ class Host:
         self.client = LambdaClient(transport)
         self.journal = Journal(self.state, self.key.account)
         self.ledger = Ledger(self.state, self.key.account)
-        self.stockouts = Stockouts(self.state, self.key.account)
+        self.unavailable = UnavailableOfferings(self.state, self.key.account)
         self.catalog = CatalogSource(self.client, clock)
         self.terminator = Terminator(self.client, self.ledger, self.events, clock)
         self.launcher = Launcher(
@@ -201,30 +202,44 @@ class Host:
         self.acquirer = Acquirer(
             self.client,
             self.catalog,
-            self.stockouts,
+            self.unavailable,
             self.journal,
             self.launcher,
             self.events,
             clock=clock,
-            sleep=go,
         )
         self.end = ClusterEnd(
             self.client,
             self.journal,
             self.ledger,
-            self.launcher,
+            self.reconciler,
             self.terminator,
             self.events,
             clock=clock,
             sleep=go,
         )
 
-    def acquire(self, *candidates: str, within_s: float = 120.0, **options: Any):
-        caps = options.pop("caps", Caps())
-        regions = options.pop("regions", (REGION,))
-        spec = options.pop("spec", None) or worker_spec()
-        choice = Choice(candidates or ("gpu_1x_a10",), regions, caps)
-        return self.acquirer.acquire(spec, choice, self.clock() + within_s, **options)
+    def reconciler(self, cluster: str = "demo") -> Reconciler:
+        return Reconciler(
+            cluster,
+            self.launcher,
+            self.journal,
+            self.ledger,
+            self.terminator,
+            self.events,
+            clock=self.clock,
+        )
+
+    def acquire(
+        self,
+        *candidates: str,
+        within_s: float = 120.0,
+        caps: Caps | None = None,
+        regions: Sequence[str] = (REGION,),
+        spec: NodeSpec | None = None,
+    ) -> Launched:
+        choice = Choice(candidates or ("gpu_1x_a10",), regions, caps or Caps())
+        return self.acquirer.acquire(spec or worker_spec(), choice, self.clock() + within_s)
 
     def told(self, event: str) -> list[Mapping[str, object]]:
         return [record for record in self.events.tail(10_000) if record["event"] == event]

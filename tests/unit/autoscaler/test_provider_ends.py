@@ -5,7 +5,7 @@ import pytest
 from autoscaler.bootstrap.files import cluster_files
 from autoscaler.domain import Offering
 from autoscaler.events import utc
-from autoscaler.instances.placement import Reason
+from autoscaler.instances.unavailable_offerings import Reason
 from autoscaler.simulator import InstanceFault, Outage
 from tests import provider_rig as rig
 from tests.provider_rig import make, told
@@ -37,11 +37,11 @@ def test_unfit_nodes_end_and_their_place_is_left_alone(sim, head):
     head.report_unhealthy(node, "0 of 1 GPUs are there")
     head.report_unhealthy(node, "again")
     assert sim.invariants.report()["alive"] == 0
-    (closure,) = head.cluster.session.stockouts.all()
-    assert (closure.offering, closure.reason) == (Offering(rig.H100, rig.REGION), Reason.SUSPECT)
+    (marked,) = head.cluster.session.unavailable_offerings.all()
+    assert (marked.offering, marked.reason) == (Offering(rig.H100, rig.REGION), Reason.SUSPECT)
     (said,) = told(head, "node-unfit")
     assert said["reason"] == "0 of 1 GPUs are there" and said["type"] == rig.H100
-    assert said["next_try"] == utc(closure.next_try_s)
+    assert said["next_try"] == utc(marked.next_try_s)
     (other,) = make(head)
     assert sim.cloud.instances[other].type.name == rig.A100
 
@@ -54,8 +54,8 @@ def test_a_machine_is_unfit_once_however_long_its_end_fails(sim, head):
         sim.advance(5.0)
         head.non_terminated_nodes({})
     assert sim.invariants.report()["alive"] == 0
-    (closure,) = head.cluster.session.stockouts.all()
-    assert closure.strikes == 1 and len(told(head, "node-unfit")) == 1
+    (marked,) = head.cluster.session.unavailable_offerings.all()
+    assert marked.failures == 1 and len(told(head, "node-unfit")) == 1
 
 
 def test_a_setup_that_fails_three_times_makes_a_worker_unfit(sim, head):

@@ -36,7 +36,7 @@ def test_a_region_that_refuses_the_head_gives_way(sim, laptop):
 
 @pytest.mark.parametrize(
     ("away_s", "message", "alive"),
-    [(150.0, "if the machine still comes, it is terminated", 0), (5000.0, "run `ray down`", 1)],
+    [(150.0, "the instance will be terminated if it appears", 0), (5000.0, "run `ray down`", 1)],
 )
 def test_no_process_is_left_to_end_an_unclear_head_later(sim, laptop, away_s, message, alive):
     sim.add_fault(FailNext(failure=504, committed=True))

@@ -8,7 +8,8 @@ from autoscaler.commands import status as status_command
 from autoscaler.commands.end_cluster import end_own_cluster
 from autoscaler.commands.status import render
 from autoscaler.errors import StateError
-from autoscaler.instances.launcher import IN_FLIGHT_S, SETTLE_S
+from autoscaler.instances.launcher import SETTLE_S
+from autoscaler.instances.reconcile import IN_FLIGHT_S
 from autoscaler.simulator import FailNext
 from autoscaler.state import State
 from tests import provider_rig as rig

@@ -66,7 +66,7 @@ def test_the_autoscaler_beside_it_launches_no_more(sim, opened, tmp_path):
 
 def test_a_list_that_leaves_the_head_out_does_not_end_it_first(sim, opened):
     (head,) = (i for i in sim.cloud.instances.values() if i.tags["ray-node-type"] == "head")
-    opened.launcher.reconcile("demo", opened.client.list_instances())
+    opened.reconciler("demo").reconcile(opened.client.list_instances())
     sim.add_fault(Omit(head.id, n=3))
     end_own_cluster(opened, "demo")
     ended = rig.events(opened, "terminated")

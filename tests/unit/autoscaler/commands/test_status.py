@@ -12,7 +12,7 @@ from autoscaler import cli
 from autoscaler.commands.status import Snapshot, duration, event_line, render
 from autoscaler.domain import Charge, Instance, InstanceType, LaunchRequest, Offering, Status
 from autoscaler.events import EventLog
-from autoscaler.instances.placement import Closure, Reason
+from autoscaler.instances.unavailable_offerings import Reason, UnavailableOffering
 from autoscaler.session import open_session
 from autoscaler.simulator import CloudConfig, SimulatedCloud
 
@@ -80,9 +80,15 @@ def test_spend_of_the_run() -> None:
 
 def test_closed_places_soonest_first_and_without_those_that_are_open_again() -> None:
     closures = [
-        Closure(Offering("gpu_1x_h100_pcie", "us-west-1"), Reason.SUSPECT, 1, NOW_S, NOW_S + 600),
-        Closure(Offering("gpu_1x_a10", "us-east-1"), Reason.STOCKOUT, 3, NOW_S, NOW_S + 45),
-        Closure(Offering("gpu_1x_a100", "us-east-1"), Reason.STOCKOUT, 1, NOW_S - 90, NOW_S - 60),
+        UnavailableOffering(
+            Offering("gpu_1x_h100_pcie", "us-west-1"), Reason.SUSPECT, 1, NOW_S, NOW_S + 600
+        ),
+        UnavailableOffering(
+            Offering("gpu_1x_a10", "us-east-1"), Reason.STOCKOUT, 3, NOW_S, NOW_S + 45
+        ),
+        UnavailableOffering(
+            Offering("gpu_1x_a100", "us-east-1"), Reason.STOCKOUT, 1, NOW_S - 90, NOW_S - 60
+        ),
     ]
     lines = render(snapshot(closures=closures)).splitlines()
     start = lines.index("not tried now:")

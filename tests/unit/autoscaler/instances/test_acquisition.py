@@ -11,7 +11,7 @@ from autoscaler.errors import (
     UnavailableError,
 )
 from autoscaler.events import utc
-from autoscaler.instances.placement import Reason
+from autoscaler.instances.unavailable_offerings import Reason
 from autoscaler.money.budget import Caps
 from autoscaler.simulator import FailNext, Outage, RevokeKey, Stockout, Window
 from tests.unit.autoscaler.lambda_rig import REGION, Host, simulation
@@ -50,10 +50,10 @@ def test_a_type_that_is_advertised_and_refused_gives_way_within_one_slot(sim, ho
     assert host.acquire(H100, A100).offering.instance_type == A100
     assert host.clock() - started_s <= 12.0 + 3.0
     assert launches(sim) == 2
-    (closed,) = host.told("place-closed")
-    assert closed["type"] == H100 and closed["region"] == REGION
-    assert closed["code"] == "instance-operations/launch/insufficient-capacity"
-    assert str(closed["next_try"]).startswith("2026-01-01T00:00:")
+    (marked,) = host.told("offering-unavailable")
+    assert marked["type"] == H100 and marked["region"] == REGION
+    assert marked["code"] == "instance-operations/launch/insufficient-capacity"
+    assert str(marked["next_try"]).startswith("2026-01-01T00:00:")
     # The next node does not ask again for what has just refused.
     host.acquire(H100, A100)
     assert launches(sim) == 3
@@ -106,21 +106,6 @@ def test_capacity_that_opens_for_84_seconds_is_caught(tmp_path, opens_s):
     pytest.fail("the opening was missed")
 
 
-def test_patience_waits_inside_the_deadline(tmp_path):
-    sim = simulation(windows=(Window(A10, "*", 200.0, 1e9),))
-    host = Host(sim, tmp_path)
-    started_s = host.clock()
-    assert host.acquire(A10, within_s=600.0, patient=True)
-    assert 200 <= host.clock() - started_s <= 260
-    with pytest.raises(CapacityError):
-        host.acquire(H100, within_s=60.0, patient=True, regions=())
-    sim.add_fault(Stockout())
-    started_s = host.clock()
-    with pytest.raises(CapacityError):
-        host.acquire(A10, within_s=60.0, patient=True)
-    assert host.clock() - started_s <= 75
-
-
 def test_a_launch_slot_that_comes_too_late_is_not_waited_for(host):
     host.acquire()
     started_s = host.clock()
@@ -169,7 +154,7 @@ def test_a_quota_closes_everything_for_a_while(sim, host):
     assert launches(sim) == 1
     sim.advance(301.0)
     assert host.acquire(A100)
-    assert host.stockouts.all() == []
+    assert host.unavailable.all() == []
 
 
 def test_a_refused_key_stops_launching(sim, host):
@@ -190,7 +175,7 @@ def test_a_config_error_is_the_users_and_closes_nothing(sim, host):
     sim.add_fault(FailNext(failure=404, code="global/object-does-not-exist"))
     with pytest.raises(ConfigError, match="object-does-not-exist"):
         host.acquire()
-    assert host.stockouts.all() == []
+    assert host.unavailable.all() == []
 
 
 def test_a_429_is_waited_out_under_a_new_nonce(sim, host, caplog):
@@ -207,7 +192,9 @@ def test_a_429_is_waited_out_under_a_new_nonce(sim, host, caplog):
 
 
 def test_an_unclear_launch_frees_its_place(sim, host):
-    host.stockouts.close(Offering(A10, REGION), Reason.STOCKOUT, host.clock(), advertised=False)
+    host.unavailable.mark_unavailable(
+        Offering(A10, REGION), Reason.STOCKOUT, host.clock(), advertised=False
+    )
     sim.advance(31.0)
     sim.add_fault(FailNext(failure=504))
     with pytest.raises(AmbiguousLaunchError):
@@ -222,11 +209,11 @@ def test_prices_and_places_serve_while_the_list_of_types_is_away(sim, host):
 
 def test_suspect_places_come_last_to_be_tried_again(sim, host):
     offering = Offering(H100, REGION)
-    host.stockouts.close(offering, Reason.SUSPECT, host.clock(), advertised=True)
+    host.unavailable.mark_unavailable(offering, Reason.SUSPECT, host.clock(), advertised=True)
     assert host.acquire(H100, A100).offering.instance_type == A100
     sim.advance(601.0)
     assert host.acquire(H100, A100).offering == offering
     # One at a time: until that machine has passed its check, the next goes elsewhere.
     assert host.acquire(H100, A100).offering.instance_type == A100
-    host.stockouts.clear(offering)
+    host.unavailable.mark_healthy(offering)
     assert host.acquire(H100, A100).offering == offering

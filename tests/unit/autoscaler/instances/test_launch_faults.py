@@ -130,7 +130,7 @@ class Schedule:
             listed = self.host.client.list_instances()
         except AutoscalerError:
             return
-        self.host.launcher.reconcile("demo", listed)
+        self.host.reconciler().settle(listed)
 
     def crash(self, when: str) -> None:
         handle = self.simulation.api.handle

@@ -11,7 +11,8 @@ from autoscaler.errors import (
     UnavailableError,
 )
 from autoscaler.instances.journal import Intent, Outcome
-from autoscaler.instances.launcher import ARRIVAL_S, IN_FLIGHT_S, SETTLE_S
+from autoscaler.instances.launcher import SETTLE_S
+from autoscaler.instances.reconcile import ARRIVAL_S, IN_FLIGHT_S
 from autoscaler.lambda_cloud import tags
 from autoscaler.money.budget import Allow, Deny
 from autoscaler.simulator import FailNext, ListLag, RevokeKey, Stockout
@@ -34,6 +35,10 @@ def launch(host, *, within_s=120.0, offering=PLACE, guard=lambda charges: Allow(
     return host.launcher.launch(
         spec or worker_spec(), offering, 129, guard, host.clock() + within_s
     )
+
+
+def reconcile(host, instances):
+    return host.reconciler().reconcile(instances).collected
 
 
 def outcomes(host):
@@ -126,7 +131,7 @@ def test_an_unclear_launch_that_worked_is_found_and_adopted(sim, host, fault):
 def test_an_unclear_launch_that_did_nothing_is_given_up_in_time(sim, host, fault):
     sim.add_fault(FailNext(**fault))
     started_s = host.clock()
-    with pytest.raises(AmbiguousLaunchError, match="no clear answer"):
+    with pytest.raises(AmbiguousLaunchError, match="launch outcome unknown"):
         launch(host)
     read_timeout_s = 30 if fault["failure"] == "timeout" else 0
     assert SETTLE_S <= host.clock() - started_s - read_timeout_s <= SETTLE_S + 2
@@ -162,11 +167,11 @@ def test_a_late_arrival_is_ended_and_never_adopted(sim, host):
     sim.add_fault(FailNext(failure=504, committed=True, commit_after_s=150.0))
     with pytest.raises(AmbiguousLaunchError):
         launch(host)
-    assert host.launcher.reconcile("demo", host.client.list_instances()) == ()
+    assert reconcile(host, host.client.list_instances()) == ()
     sim.advance(120.0)
     (arrived,) = host.client.list_instances()
     assert tags.nonce_of(arrived) in host.journal.unwanted("demo")
-    assert host.launcher.reconcile("demo", [arrived]) == (arrived.id,)
+    assert reconcile(host, [arrived]) == (arrived.id,)
     assert outcomes(host) == [Outcome.COLLECTED]
     assert host.client.get_instance(arrived.id).status.is_terminating_or_gone
     assert host.ledger.running_ids("demo") == []
@@ -180,8 +185,8 @@ def test_a_late_arrival_whose_end_fails_is_ended_the_next_time(sim, host):
     sim.advance(120.0)
     arrived = host.client.list_instances()
     sim.add_fault(FailNext("terminate", 503, n=4))
-    assert host.launcher.reconcile("demo", arrived) == ()
-    assert host.launcher.reconcile("demo", arrived) == (arrived[0].id,)
+    assert reconcile(host, arrived) == ()
+    assert reconcile(host, arrived) == (arrived[0].id,)
 
 
 def test_an_arrival_without_tags_is_known_by_its_name(sim, host):
@@ -194,7 +199,7 @@ def test_an_arrival_without_tags_is_known_by_its_name(sim, host):
     sim.advance(120.0)
     arrived = host.client.list_instances()
     assert arrived[0].tags == {}
-    assert host.launcher.reconcile("demo", arrived) == (arrived[0].id,)
+    assert reconcile(host, arrived) == (arrived[0].id,)
 
 
 def test_an_intent_that_nothing_came_of_stops_counting(sim, host):
@@ -202,7 +207,7 @@ def test_an_intent_that_nothing_came_of_stops_counting(sim, host):
     with pytest.raises(AmbiguousLaunchError):
         launch(host)
     sim.advance(ARRIVAL_S + 1)
-    host.launcher.reconcile("demo", host.client.list_instances())
+    reconcile(host, host.client.list_instances())
     assert outcomes(host) == [Outcome.ABSENT]
     assert host.journal.commitments("demo") == []
 
@@ -231,10 +236,10 @@ def test_a_machine_of_a_process_that_died_is_adopted_by_the_next(sim, host, tmp_
     assert outcomes(host) == [Outcome.OPEN]
     reborn = Host(sim, tmp_path)
     listed = reborn.client.list_instances()
-    reborn.launcher.reconcile("demo", listed)
+    reconcile(reborn, listed)
     assert outcomes(reborn) == [Outcome.OPEN]  # its sender might still be waiting
     sim.advance(IN_FLIGHT_S + 1)
-    assert reborn.launcher.reconcile("demo", listed) == ()
+    assert reconcile(reborn, listed) == ()
     assert outcomes(reborn) == [Outcome.ADOPTED]
     assert reborn.ledger.running_ids("demo") == [listed[0].id]
     assert len(reborn.journal.commitments("demo")) == 1
@@ -244,7 +249,7 @@ def test_an_intent_of_a_process_that_died_before_sending_ends(sim, host, tmp_pat
     intent = Intent("f" * 16, "demo", PLACE, 129, host.clock())
     host.journal.begin(intent, lambda charges: Allow(0, 0))
     sim.advance(IN_FLIGHT_S + SETTLE_S + 1)
-    host.launcher.reconcile("demo", [])
+    reconcile(host, [])
     assert outcomes(host) == [Outcome.GIVEN_UP]
 
 
@@ -274,11 +279,11 @@ def test_a_machine_that_another_process_adopted_first_is_left_alone(sim, host, t
     def overtaken(cluster):
         found = watched(cluster)
         host.journal.watched = watched
-        Host(sim, tmp_path).launcher.reconcile("demo", listed)
+        reconcile(Host(sim, tmp_path), listed)
         return found
 
     host.journal.watched = overtaken
-    assert host.launcher.reconcile("demo", listed) == ()
+    assert reconcile(host, listed) == ()
     assert outcomes(host) == [Outcome.ADOPTED]
     assert not host.client.get_instance(listed[0].id).status.is_terminating_or_gone
 
@@ -287,6 +292,6 @@ def test_a_strangers_machine_is_never_touched(sim, host):
     other = Host(sim, host.state.path.parent / "other")
     stranger = other.acquire(spec=worker_spec("theirs"))
     sim.advance(ARRIVAL_S * 2)
-    assert host.launcher.reconcile("demo", host.client.list_instances()) == ()
+    assert reconcile(host, host.client.list_instances()) == ()
     assert not host.client.get_instance(stranger.instance_id).status.is_terminating_or_gone
     assert host.ledger.charges("demo") == []

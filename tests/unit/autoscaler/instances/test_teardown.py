@@ -2,7 +2,8 @@ import pytest
 
 from autoscaler.errors import AmbiguousLaunchError, AuthError, TeardownUnverifiedError
 from autoscaler.instances.journal import Intent, Outcome
-from autoscaler.instances.launcher import IN_FLIGHT_S, SETTLE_S
+from autoscaler.instances.launcher import SETTLE_S
+from autoscaler.instances.reconcile import IN_FLIGHT_S
 from autoscaler.instances.teardown import LOOK_EVERY_S, QUIET_S
 from autoscaler.money.budget import Allow
 from autoscaler.simulator import (

@@ -67,7 +67,7 @@ def test_the_head_waits_for_a_launch_that_had_no_answer(
     sim.advance(30.0)
     comes = {"committed": True, "commit_after_s": comes_after_s} if comes_after_s else {}
     sim.add_fault(FailNext(failure=504, **comes))
-    with pytest.raises(NodeLaunchException, match="no clear answer"):
+    with pytest.raises(NodeLaunchException, match="launch outcome unknown"):
         make(head_with(sim, tmp_path, None))
     began_s = sim.clock.now()
     head = head_with(sim, tmp_path, 1)

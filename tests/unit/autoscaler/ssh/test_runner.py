@@ -7,7 +7,7 @@ import pytest
 from ray.autoscaler._private.command_runner import DockerCommandRunner
 from ray.autoscaler._private.updater import NodeUpdater
 
-from autoscaler.instances.placement import Reason
+from autoscaler.instances.unavailable_offerings import Reason
 from autoscaler.ssh.runner import SHUTDOWN, TEARDOWN, CheckedSSHCommandRunner
 from tests import provider_rig as rig
 
@@ -100,9 +100,11 @@ def test_the_health_check_comes_before_all_but_the_question_whether_ssh_is_up(
 
 def test_a_passed_health_check_proves_the_offering(provider, node):
     offering = provider.cluster.find(node).instance.offering
-    provider.cluster.session.stockouts.close(offering, Reason.SUSPECT, 0.0, advertised=True)
+    provider.cluster.session.unavailable_offerings.mark_unavailable(
+        offering, Reason.SUSPECT, 0.0, advertised=True
+    )
     runner(provider, node, Machine()).run("echo hello")
-    assert provider.cluster.session.stockouts.all() == []
+    assert provider.cluster.session.unavailable_offerings.all() == []
 
 
 def test_an_unhealthy_node_ends_before_anything_runs_on_it(sim, provider, node, tmp_path, capfd):
