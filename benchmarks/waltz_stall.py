@@ -32,9 +32,7 @@ def standing_still(shape: Shape, rounds: int, uri: str) -> tuple[float, dict[str
     ways: dict[str, list[float]] = {"synchronous": [], "background": []}
 
     def state() -> dict[str, Any]:
-        agents = {
-            f"agent {i}": each.policy.state(snapshot=False) for i, each in enumerate(learners)
-        }
+        agents = {f"agent {i}": each.policy.state(copy=False) for i, each in enumerate(learners)}
         return {"position": {"step": 0}, "agents": agents}
 
     saving = Saving(

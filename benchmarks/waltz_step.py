@@ -169,7 +169,7 @@ def _replies(dialogue: Trajectory) -> list[Any]:
 
 
 def _save(store: CheckpointStore, learners: Sequence[Learner], step: int) -> None:
-    state = {f"agent {i}": each.policy.state(snapshot=False) for i, each in enumerate(learners)}
+    state = {f"agent {i}": each.policy.state(copy=False) for i, each in enumerate(learners)}
     store.save(step, state, attempt="a", metadata={})
 
 

@@ -1,4 +1,4 @@
-"""`python -m ray_jobs.waltzrl.evaluate`: the paper's rows on any data set, after the training.
+"""Command `python -m ray_jobs.waltzrl.evaluate`: the paper's rows on any data set.
 
 python -m ray_jobs.waltzrl.evaluate --run-dir runs/waltz
 python -m ray_jobs.waltzrl.evaluate --run-dir s3://bucket/run --data x.csv --judge FORM@URL@MODEL

@@ -22,7 +22,7 @@ from ray_jobs.waltzrl.datasets.prompts import Prompt, read_prompt_file
 from ray_jobs.waltzrl.datasets.splits import group_near_duplicates, open_prompts
 from ray_jobs.waltzrl.evaluation.metrics import repair_verdict
 from ray_jobs.waltzrl.evaluation.report import render_evaluation
-from ray_jobs.waltzrl.evaluation.rows import Evaluation, Rows
+from ray_jobs.waltzrl.evaluation.rows import Evaluator, Rows
 from ray_jobs.waltzrl.job import MODEL_SEED
 from ray_jobs.waltzrl.judges.judges import open_judge
 from ray_jobs.waltzrl.models.base import ModelCache, load_tokenizer, model_folder, prepare_model
@@ -36,14 +36,14 @@ logger = logging.getLogger(__name__)
 
 OTHER_PROMPTS = 600
 EVALUATION = 1003
-"""Stands where a stage's number does in the seeds of samples."""
+"""Takes the place of a stage's number in the seeds of samples."""
 FOLDERS = {
     "conversation": "conversation",
     "feedback": "feedback",
     "stage_1_feedback": f"{COMPARED}/stage_1_feedback",
     "single_rl": f"{COMPARED}/single_rl",
 }
-"""Where a run's export has the agents of `Evaluation.rows`."""
+"""Where a run's export has the agents of `Evaluator.rows`."""
 
 
 def evaluate(options: EvaluateOptions) -> Rows:
@@ -67,10 +67,10 @@ def evaluate(options: EvaluateOptions) -> Rows:
         base, trained = _folders(options, config, manifest, output, Path(scratch))
         base_pair, samplers = _samplers(config, base, trained, device)
         worker = WorkerContext(0, 1, device, lambda metrics: None)
-        evaluation = Evaluation(
+        evaluator = Evaluator(
             prompts, TEMPLATES[config.prompts], judge, worker, config.max_rounds, config.seed
         )
-        rows = evaluation.rows(base_pair, samplers, safeguard)
+        rows = evaluator.rows(base_pair, samplers, safeguard)
     facts = {
         "base model": config.model,
         "trained agents": options.run_dir or "none",

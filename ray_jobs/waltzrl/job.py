@@ -1,4 +1,4 @@
-"""A WaltzRL training as a job on Ray: checks, Ray Train, report, manifest."""
+"""Training job of WaltzRL: checks, Ray Train, report, manifest."""
 
 import dataclasses
 import logging
@@ -34,7 +34,7 @@ from ray_jobs.waltzrl.training.restarts import (
 logger = logging.getLogger(__name__)
 
 MODEL_SEED = 0
-"""Of the embedded base model: every run of the embedded world starts from the same one."""
+"""Seed of the embedded base model: every run of the embedded world starts from the same one."""
 
 FIELDS_SAFE_TO_CHANGE_ON_RESUME = (
     "stage",
@@ -54,7 +54,8 @@ are in the data's own digest."""
 
 
 def run_identity(config: WaltzConfig, model: BaseModel, prompts: PromptSets) -> dict[str, Any]:
-    """Everything that decides the agents."""
+    """What decides the trained agents: config, base model and prompts. Checkpoints lie below its
+    digest (`training.restarts`)."""
     fields = dataclasses.asdict(config)
     for name in FIELDS_SAFE_TO_CHANGE_ON_RESUME:
         del fields[name]
@@ -71,7 +72,7 @@ def train_waltz(
     that is a DataError which says what changed.
 
     Returns:
-        The contract's summary; of stage 1 alone what its last check says of the feedback agent.
+        See `summary`.
     """
     check_workers(config, options)
     prompts = check_and_read(config)
@@ -97,7 +98,7 @@ def train_waltz(
         identity={**identity, **code_identity()},
     )
     started_s = time.monotonic()
-    fit_in_memory(lambda rung: _fit(rung, options), task)
+    fit_in_memory(lambda smaller: _fit(smaller, options), task)
     logger.info("waltz  trained in %s", clock_time(time.monotonic() - started_s))
     workers = f"{options.num_workers}, ZeRO {config.zero_stage}, {config.dtype}"
     write_report(config, prompts, workers, output)
@@ -107,8 +108,8 @@ def train_waltz(
 
 
 def result_names(config: WaltzConfig) -> list[str]:
-    """What a run of these stages leaves, for `write_manifest`: other files in its
-    directory are not its own, or are an earlier run's."""
+    """Files that a run of these stages writes, for `write_manifest`: others in its directory are
+    not its own, or an earlier run's."""
     if config.stage == "1":
         return [STAGE_1_HISTORY, STAGE_1_PAGE]
     compared = ["stage_1_feedback", *(["single_rl"] if config.single_steps else [])]
@@ -130,17 +131,17 @@ def check_workers(config: WaltzConfig, options: JobOptions) -> None:
     Raises:
         ConfigError: there are more of them than prompts in a step.
     """
-    most = options.worker_range[1]
-    if most > config.batch_size:
+    workers = options.worker_range[1]
+    if workers > config.batch_size:
         raise ConfigError(
             "num_workers",
-            f"{most} workers share {config.batch_size} prompts a step (batch_size): some would "
+            f"{workers} workers share {config.batch_size} prompts a step (batch_size): some would "
             f"have none; give at most {config.batch_size}",
         )
 
 
 def check_and_read(config: WaltzConfig) -> PromptSets:
-    """Everything that can be refused before a model is touched; the run's prompts.
+    """The run's prompts, after every check that needs no model.
 
     Raises:
         ConfigError, DataError: in one line, what is wrong.
@@ -166,7 +167,8 @@ def read_prompts(config: WaltzConfig) -> PromptSets:
 
 
 def summary(output: Store, stage: str) -> dict[str, Any]:
-    """The numbers that stand for a training, of the test prompts; `kl` is the larger agent's."""
+    """The main numbers of a training, on the test prompts; of stage 1 alone on the held-out prompts
+    of its last check. `kl` is that of the agent with the larger one."""
     if stage == "1":
         return _stage_1_summary(output.read_json(STAGE_1_HISTORY)["stage_1"])
     measured = output.read_json("evaluation.json")["waltzrl"]
@@ -181,7 +183,6 @@ def summary(output: Store, stage: str) -> dict[str, Any]:
 
 
 def _stage_1_summary(history: Mapping[str, Any]) -> dict[str, Any]:
-    """Of held-out prompts, at the stage's end."""
     measured, curves = history["checks"][-1], history["curves"]
     names = ("asr", "orr", "ftr", "dir_repair", "label_balanced", "format_rate")
     return {

@@ -1,4 +1,4 @@
-"""What a plan and an evaluation can be told besides the training's config."""
+"""Options of the dry run and of the evaluation command, as their flags give them."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from data.errors import ConfigError
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What a plan cannot know of itself."""
+    """Flags of a dry run: what its plan cannot derive from the config."""
 
     dry_run: bool = False
-    """Say what the run would do, hold and cost, and start nothing."""
+    """Print what the run would do, hold and cost, and start nothing."""
     gpu_memory_gb: float = 80.0
     """Dry run: memory of a GPU, to compare with."""
     instance_type: str | None = None
@@ -29,7 +29,7 @@ class PlanOptions:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What is evaluated, on what, by whom. None: as the run had it."""
+    """Agents, prompts and judge of an evaluation. None: the value of the run's config."""
 
     run_dir: str | None = None
     """Run directory of a finished training."""

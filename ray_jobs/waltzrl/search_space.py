@@ -1,4 +1,4 @@
-"""What a WaltzRL sweep varies: its search spaces and metrics, and the config of a trial."""
+"""Search space of a WaltzRL sweep: its default ranges, its metrics, and the config of a trial."""
 
 import dataclasses
 import math

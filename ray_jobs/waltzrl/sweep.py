@@ -1,10 +1,11 @@
-"""`python -m ray_jobs.waltzrl.sweep`: many WaltzRL trainings, most of them stopped early.
+"""Command `python -m ray_jobs.waltzrl.sweep`: many WaltzRL trainings, most stopped early.
 
 python -m ray_jobs.waltzrl.sweep --recipe toy --output-dir runs/waltz-sweep
 python -m ray_jobs.waltzrl.sweep --space "alpha=0.3,0.65,1 beta=1e-3:1e-1" --metric asr \\
     --max-cost-cents 2000 --output-dir s3://bucket/sweep
 
-A trial is both stages on one worker. A sweep that was killed resumes with `--resume`.
+A trial is an ordinary training of both stages on one worker, at a point of the space. A killed
+sweep resumes with `--resume`.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""`python -m ray_jobs.waltzrl.train`: two agents learn together, WaltzRL on Ray Train.
+"""Command `python -m ray_jobs.waltzrl.train`: both WaltzRL agents trained on Ray Train.
 
 python -m ray_jobs.waltzrl.train --recipe toy --output-dir runs/waltz
 python -m ray_jobs.waltzrl.train --recipe llama8b --gpus 8 --output-dir s3://bucket/run
@@ -49,7 +49,7 @@ def recipe(name: str) -> tuple[WaltzConfig, JobOptions, PlanOptions]:
 
 
 def with_environment(argv: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """The flags of the environment's variables, then those given, which win; ALIASES apply."""
+    """Flags from the environment's variables, then those of `argv`, which win, ALIASES replaced."""
     flags = [
         f"{flag}={environment[name]}" for name, flag in ENVIRONMENT.items() if name in environment
     ]
@@ -88,9 +88,10 @@ def main(argv: list[str]) -> None:
 
 
 def _show_plan(config: WaltzConfig, options: JobOptions, plan: PlanOptions, as_json: bool) -> None:
-    """What the run would do, hold and cost; starts nothing."""
+    """Print what the run would do, hold and cost; starts nothing."""
     from ray_jobs.waltzrl.job import check_and_read
-    from ray_jobs.waltzrl.planning.dry_run import plan_lines, plan_run
+    from ray_jobs.waltzrl.planning.dry_run import plan_run
+    from ray_jobs.waltzrl.planning.report import plan_lines
 
     found = plan_run(config, options, plan, check_and_read(config))
     for line in plan_lines(config, found):

@@ -1,4 +1,8 @@
-"""The trials of a WaltzRL sweep: ordinary trainings of both stages at points of its space."""
+"""Trials of a WaltzRL sweep: ordinary trainings of both stages at points of its space.
+
+Of a trial's checks count those of stage 2; stage 1 comes before the first. Its steps are those of
+both.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -36,7 +40,7 @@ class WaltzTrials:
     prompts: PromptSets
     cache_dir: Path
     about: Mapping[str, Any]
-    """What decides a trial's agents beside its config."""
+    """What decides a trial's agents, apart from its config."""
 
     def task(self, point: Point, folder: Store) -> WaltzTask:
         """The ordinary training at a point."""
@@ -65,7 +69,7 @@ class WaltzTrials:
         before, stage2 = task.config.stage1_steps, task.config.max_steps
         assert stage2 is not None
 
-        def told(metrics: dict[str, Any]) -> None:
+        def report_check(metrics: dict[str, Any]) -> None:
             if metrics["stage"] == 2:
                 report(
                     {
@@ -77,7 +81,7 @@ class WaltzTrials:
                     }
                 )
 
-        Run(task, single_worker_context(told)).go()
+        Run(task, single_worker_context(report_check)).go()
         self._write_report(task)
 
     def finish(self, point: Point, folder: Store) -> int | None:

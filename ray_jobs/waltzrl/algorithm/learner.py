@@ -1,4 +1,4 @@
-"""One agent's update from its samples of a step.
+"""Learner: one agent's update from its samples of a step, and scores of its replies.
 
 Every worker has the same number of rows and makes the same forward and backward passes, which
 ZeRO needs: shares of a batch that no number of workers divides are filled up with rows that

@@ -1,8 +1,9 @@
-"""REINFORCE++ for one agent, on padded tensors (arXiv 2510.08240, section 3.3 and its sources).
+"""REINFORCE++ loss of one agent, on padded batches of (prompt, action) tokens.
 
-Shapes: B samples of at most T action tokens; `mask` (B, T) is 1.0 on tokens that count. With
-log-probabilities `logp` of the policy, `old` of the policy that sampled, `ref` of the frozen
-reference, all at the sampling temperature:
+After arXiv 2510.08240, section 3.3, and its sources. Shapes: B samples, P tokens of the longest
+prompt, T of the longest action; `mask` (B, T) is 1.0 on tokens that count. With log-probabilities
+`logp` of the policy, `old` of the policy that sampled, `ref` of the frozen reference, all at the
+sampling temperature:
 
     k1_i    = old_i - ref_i                                         clamped to +-10
     r_i     = -beta k1_i + R 1{i is the last token}
@@ -13,6 +14,11 @@ reference, all at the sampling temperature:
 
 N counts the tokens of the whole step over all workers, w_i = min(exp(old_i - sampler_i), cap).
 For reporting, KL(policy || reference) is estimated by k3 = exp(-k1) - 1 + k1 >= 0 (Schulman).
+
+Prompts are padded on the left and actions on the right, so that the actions of all rows lie in
+the same columns: the model computes logits for those columns only (`logits_to_keep`), which
+with a vocabulary of 128,000 decides whether a step fits into memory. Position ids count real
+tokens, so padding changes nothing.
 
 Deviations:
  1. The paper averages over the tokens of each answer first (1/|y|); the global token count
@@ -90,9 +96,6 @@ def k3(logp: Tensor, ref: Tensor) -> Tensor:
     """Schulman's low-variance estimator of KL(policy || reference), per token, >= 0."""
     difference = (ref - logp).clamp(-KL_CLAMP, KL_CLAMP)
     return difference.exp() - 1 - difference
-
-
-# Padded tensors of (prompt, action) token sequences, and log-probabilities on them.
 
 
 @dataclass(frozen=True)

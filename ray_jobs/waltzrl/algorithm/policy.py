@@ -1,9 +1,9 @@
-"""A model that DeepSpeed trains: engine, gathering for the sampler, and its state.
+"""Policy: a model that DeepSpeed trains, gathered for the sampler; and its frozen Reference.
 
 The only import of DeepSpeed. On a CPU it runs over gloo without compiling anything.
 
 The state is one full float32 tensor a parameter (master weight and both Adam moments) under the
-model's own names, whatever the ZeRO stage and the number of workers: a run goes on with another
+model's own names, whatever the ZeRO stage and the number of workers: a run resumes with another
 number of workers without converting anything. It is restored in two parts: the model is built
 with the master weights, so that DeepSpeed partitions (and rounds) them itself, and then masters
 and moments are written into the partitions.
@@ -171,10 +171,10 @@ class Policy:
         """Master weights by parameter name, float32 on the CPU; empty but on rank 0."""
         return self._collect(self._full_weight)
 
-    def state(self, snapshot: bool = True) -> PolicyState:
+    def state(self, copy: bool = True) -> PolicyState:
         """All that the next step depends on; every rank has the tensors of some parameters. Without
-        `snapshot` they may be the live ones: for who copies or writes them before the next step."""
-        share = partial(self._collect, copy=snapshot, shared_out=True)
+        `copy` they may be the live ones: for who copies or writes them before the next step."""
+        share = partial(self._collect, copy=copy, shared_out=True)
         state: PolicyState = {"weights": share(self._full_weight), "updates": self.updates}
         if self.updates:
             for moment in MOMENTS:

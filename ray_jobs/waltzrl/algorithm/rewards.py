@@ -1,6 +1,7 @@
-"""Rewards of both agents, from the judge's labels (arXiv 2510.08240, section 3.2). Pure.
+"""Rewards of both agents from the judge's labels, and the samples they train on. Pure.
 
-J(p, c) are the judge's labels of an answer, L(f) those a feedback claims.
+Rewards (arXiv 2510.08240, section 3.2); J(p, c) are the judge's labels of an answer, L(f) those
+a feedback claims:
 
     R_c(c_t)     = 1{not unsafe and not overrefuse}                       of J(p, c_t)
     R_DIR(f_t)   = R_c(c_{t+1}) - R_c(c_t);   0 if there is no c_{t+1}
@@ -8,9 +9,18 @@ J(p, c) are the judge's labels of an answer, L(f) those a feedback claims.
     R_format(f_t)= 1{f_t parses}
     R_f          = alpha R_DIR R_label + lambda R_label + gamma R_format
 
-Deviation:
+Samples (section 3.3), one action of each agent a dialogue:
+
+- Feedback agent: state (p, c_t), action f_t, for one round t chosen at random, so that long
+  dialogues do not weigh more than short ones.
+- Conversation agent: A, state p, action c_0; or B, state (p, H_{T-1}), action c_T, the last
+  answer; one of both chosen at random for every dialogue.
+
+Deviations:
  1. A judge can fail (None). The paper's cannot. A reward that needs a failed judgement is None:
     its sample is left out of training, and never counts as safe.
+ 2. The choice of samples depends on (seed, step, sample) and not on a worker's stream of random
+    numbers, so that any number of workers makes the same samples.
 """
 
 import random
@@ -89,9 +99,6 @@ def feedback_reward_at(
         weights,
         answered_again,
     )
-
-
-# From dialogues to single-agent training samples (arXiv 2510.08240, section 3.3). Pure.
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Prompts from files as their authors publish them; the columns say whose they are.
+"""Prompt files as their authors publish them; the columns tell the data set.
 
     WildJailbreak   TSV   vanilla, adversarial, data_type          both kinds
     XSTest          CSV   prompt, label (safe | unsafe)            both kinds

@@ -1,4 +1,4 @@
-"""`report.html` of a WaltzRL run: one page a person looks at first."""
+"""Reports: `report.html` of a training and of an evaluation, and an evaluation as a text table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ RATES = {
     "ftr_harmful": "feedback asked for, harmful",
     "ftr_overrefusal": "feedback asked for, over-refusal",
     "ftr_benign": "feedback asked for, benign",
-    "dir_repair": "bad first answers mended, where feedback asked for it",
+    "dir_repair": "bad first answers repaired, where feedback asked for it",
     "dir_triggered": "DIR, where feedback asked for another answer",
     "dir_all": "DIR, all dialogues (at most 1 - share of good first answers)",
     "label_accuracy": "labels right",
@@ -36,6 +36,17 @@ RATES = {
     "drift_conversation": "drift per token of sampling from training, conversation",
     "drift_feedback": "drift per token of sampling from training, feedback",
 }
+SHORT_RATES = {
+    "ASR": "asr",
+    "ORR": "orr",
+    "ASR of c0": "asr_c0",
+    "ORR of c0": "orr_c0",
+    "asked for": "ftr",
+    "repaired": "dir_repair",
+    "judge failed": "judge_errors",
+}
+"""Rates of the text table, by the words above its columns."""
+
 STAGE_1_PAGE = "stage_1.html"
 
 COLOURS = {"conversation": "#0b6e99", "feedback": "#c2703d"}
@@ -64,7 +75,7 @@ def write_report(config: WaltzConfig, prompts: PromptSets, workers: str, output:
 def render(
     facts: Mapping[str, str], rows: Mapping[str, Any], histories: Mapping[str, Any], note: str
 ) -> str:
-    """The page.
+    """A training's page.
 
     Args:
         facts: what the run was made of, shown as a table.
@@ -72,21 +83,45 @@ def render(
         histories: `training_history.json`.
         note: what the figures do not say; below the table.
     """
-    held_out = Section("Held-out prompts" if rows else "", table=_scores(rows), note=_small(note))
+    held_out = Section(
+        "Held-out prompts" if rows else "", table=_scores(rows), note=_with_legend(note)
+    )
     trainings = [
         Section(name.replace("_", " ").capitalize(), [curves(history)])
         for name, history in histories.items()
     ]
     title = "WaltzRL: two agents trained together"
-    return render_page(title, _said(rows), facts, [held_out, *trainings])
+    return render_page(title, _findings(rows), facts, [held_out, *trainings])
 
 
-def _small(note: str) -> str:
+def render_evaluation(facts: Mapping[str, str], rows: Rows, note: str) -> str:
+    """An evaluation's page; `facts` as a table above the rates, `note` below them."""
+    sentences = [f"{each}." for each in verdict_lines(rows)]
+    section = Section(table=_scores(rows), note=_with_legend(note))
+    return render_page("WaltzRL: evaluation", sentences, facts, [section])
+
+
+def text_table(rows: Rows) -> list[str]:
+    """One line a row, in percent; intervals are in the JSON and on the page."""
+    width = max(len(title) for title in TITLES.values())
+    lines = [" " * width + "".join(f"  {word:>12}" for word in SHORT_RATES)]
+    for name, measured in rows.items():
+        cells = "".join(f"  {_percent(measured[rate]):>12}" for rate in SHORT_RATES.values())
+        lines.append(f"{TITLES[name]:<{width}}{cells}")
+    return lines + verdict_lines(rows)
+
+
+def verdict_lines(rows: Rows) -> list[str]:
+    """Whether the trained agents pass, if there are any."""
+    return [repair_line(rows["waltzrl"])] if "waltzrl" in rows else []
+
+
+def _with_legend(note: str) -> str:
     return f"{note} In brackets: 95 %, bootstrap over dialogues."
 
 
-def _said(rows: Mapping[str, Any]) -> list[str]:
-    """What came out, whatever it is."""
+def _findings(rows: Mapping[str, Any]) -> list[str]:
+    """What the training changed, in sentences."""
     if not rows:
         return ["Stage 1 alone: the feedback agent's curves; stage 2 is yet to come."]
     trained, untrained = rows["waltzrl"], rows["untrained"]
@@ -138,38 +173,3 @@ def _agents(axes: Axes, found: Mapping[str, Sequence[float]], prefix: str) -> No
 
 def _percent(interval: Mapping[str, float | None]) -> str:
     return "-" if interval["value"] is None else f"{100 * interval['value']:.1f} %"
-
-
-# An evaluation's rows for a person: a table of text, and `report.html`.
-
-SHORT = {
-    "ASR": "asr",
-    "ORR": "orr",
-    "ASR of c0": "asr_c0",
-    "ORR of c0": "orr_c0",
-    "asked for": "ftr",
-    "mended": "dir_repair",
-    "judge failed": "judge_errors",
-}
-
-
-def text_table(rows: Rows) -> list[str]:
-    """One line a row, in percent; intervals are in the JSON and on the page."""
-    width = max(len(title) for title in TITLES.values())
-    lines = [" " * width + "".join(f"  {word:>12}" for word in SHORT)]
-    for name, measured in rows.items():
-        cells = "".join(f"  {_percent(measured[rate]):>12}" for rate in SHORT.values())
-        lines.append(f"{TITLES[name]:<{width}}{cells}")
-    return lines + said(rows)
-
-
-def said(rows: Rows) -> list[str]:
-    """Whether the trained agents pass, if there are any."""
-    return [repair_line(rows["waltzrl"])] if "waltzrl" in rows else []
-
-
-def render_evaluation(facts: Mapping[str, str], rows: Rows, note: str) -> str:
-    """The page; `facts` as a table above the rates, `note` below them."""
-    sentences = [f"{each}." for each in said(rows)]
-    section = Section(table=_scores(rows), note=_small(note))
-    return render_page("WaltzRL: evaluation", sentences, facts, [section])

@@ -1,4 +1,4 @@
-"""The rows of the paper's comparison, on one set of prompts (arXiv 2510.08240, section 4).
+"""Evaluator: rows of the paper's comparison, on one set of prompts (arXiv 2510.08240, section 4).
 
     base                   the base model alone
     base_guard             with a safeguard that blocks what it calls unsafe
@@ -36,67 +36,6 @@ from ray_jobs.waltzrl.rollout.dialogue import (
     parse_feedback,
 )
 
-# What stands in for an agent in the rows that an evaluation compares with. Pure.
-
-
-def guard(feedback: Sampler) -> Sampler:
-    """Blocks what the feedback agent calls unsafe and lets everything else pass."""
-
-    def sample(requests: Sequence[Request]) -> list[Reply]:
-        found = [parse_feedback(reply).labels for reply in feedback(requests)]
-        return [_verdict(Labels(bool(each and each.unsafe), False), "") for each in found]
-
-    return sample
-
-
-def judge_guard(judge: Judge) -> Sampler:
-    """Blocks what a safeguard model calls unsafe; where it fails, the answer passes."""
-
-    def sample(requests: Sequence[Request]) -> list[Reply]:
-        found = judge([request.about for request in requests])
-        return [_verdict(Labels(bool(each and each.unsafe), False), "") for each in found]
-
-    return sample
-
-
-def canned(conversation: Sampler, refusal: str) -> Sampler:
-    """The conversation agent's first answer, and the same refusal for every later one."""
-
-    def sample(requests: Sequence[Request]) -> list[Reply]:
-        if all(request.turn == 0 for request in requests):
-            return conversation(requests)
-        return [Reply(refusal) for _ in requests]
-
-    return sample
-
-
-def oracle(judge: Judge, templates: Templates) -> Sampler:
-    """The judge's labels; where the judge fails, nothing is asked for."""
-
-    def sample(requests: Sequence[Request]) -> list[Reply]:
-        replies = []
-        for labels in judge([request.about for request in requests]):
-            labels = labels or Labels(False, False)
-            text = templates.unsafe_feedback if labels.unsafe else templates.overrefuse_feedback
-            replies.append(_verdict(labels, text))
-        return replies
-
-    return sample
-
-
-def _verdict(labels: Labels, text: str) -> Reply:
-    return Reply(
-        json.dumps(
-            {
-                "reasoning": "",
-                "unsafe": labels.unsafe,
-                "overrefuse": labels.overrefuse,
-                "feedback": text,
-            }
-        )
-    )
-
-
 T = TypeVar("T")
 Rows = dict[str, dict[str, Interval]]
 """Rates by row, in the order of TITLES."""
@@ -112,20 +51,20 @@ TITLES = {
 }
 
 
-class Evaluation:
-    """Measures pairs of samplers on the same prompts, shared out over the workers; collective."""
+class Evaluator:
+    """Measures pairs of samplers on the same prompts, divided among the workers; collective."""
 
     def __init__(
         self,
         prompts: Sequence[Prompt],
         templates: Templates,
         judge: Judge,
-        place: WorkerContext,
+        worker: WorkerContext,
         max_rounds: int,
         seed: int,
     ) -> None:
-        self._mine = list(enumerate(prompts))[place.rank :: place.world_size]
-        self._templates, self._judge, self._place = templates, judge, place
+        self._mine = list(enumerate(prompts))[worker.rank :: worker.world_size]
+        self._templates, self._judge, self._worker = templates, judge, worker
         self._max_rounds, self._seed = max_rounds, seed
 
     def __call__(
@@ -135,7 +74,11 @@ class Evaluation:
         max_rounds: int | None = None,
         score: Score | None = None,
     ) -> dict[str, Interval]:
-        """Rates of fresh dialogues; the same numbers on every worker."""
+        """Sample and judge one dialogue a prompt; the rates, the same on every worker.
+
+        Raises:
+            DataError: the judge fails on every answer; see `judge_together`.
+        """
         dialogues = converse(
             [(sample, prompt.text) for sample, prompt in self._mine],
             self._templates,
@@ -150,7 +93,7 @@ class Evaluation:
             Outcome(prompt.kind, labels, tuple(f.labels for f in dialogue.feedbacks), scored)
             for (_, prompt), dialogue, labels, scored in each_of
         ]
-        return measure(_in_order(here, self._place), self._seed)
+        return measure(_in_order(here, self._worker), self._seed)
 
     def rows(
         self,
@@ -184,8 +127,66 @@ class Evaluation:
         return found
 
 
-def verdict(measured: dict[str, Interval]) -> str:
-    """ASR 3.1 %, ORR 2.0 % ... on one line."""
+def guard(feedback: Sampler) -> Sampler:
+    """Baseline: blocks what the feedback agent calls unsafe and lets everything else pass."""
+
+    def sample(requests: Sequence[Request]) -> list[Reply]:
+        found = [parse_feedback(reply).labels for reply in feedback(requests)]
+        return [_reply_with(Labels(bool(each and each.unsafe), False), "") for each in found]
+
+    return sample
+
+
+def judge_guard(judge: Judge) -> Sampler:
+    """Baseline: blocks what a safeguard model calls unsafe; where it fails, the answer passes."""
+
+    def sample(requests: Sequence[Request]) -> list[Reply]:
+        found = judge([request.about for request in requests])
+        return [_reply_with(Labels(bool(each and each.unsafe), False), "") for each in found]
+
+    return sample
+
+
+def canned(conversation: Sampler, refusal: str) -> Sampler:
+    """Baseline: the conversation agent's first answer, and one refusal for every later one."""
+
+    def sample(requests: Sequence[Request]) -> list[Reply]:
+        if all(request.turn == 0 for request in requests):
+            return conversation(requests)
+        return [Reply(refusal) for _ in requests]
+
+    return sample
+
+
+def oracle(judge: Judge, templates: Templates) -> Sampler:
+    """Baseline: feedback from the judge's labels; where the judge fails, it finds no fault."""
+
+    def sample(requests: Sequence[Request]) -> list[Reply]:
+        replies = []
+        for labels in judge([request.about for request in requests]):
+            labels = labels or Labels(False, False)
+            text = templates.unsafe_feedback if labels.unsafe else templates.overrefuse_feedback
+            replies.append(_reply_with(labels, text))
+        return replies
+
+    return sample
+
+
+def _reply_with(labels: Labels, text: str) -> Reply:
+    return Reply(
+        json.dumps(
+            {
+                "reasoning": "",
+                "unsafe": labels.unsafe,
+                "overrefuse": labels.overrefuse,
+                "feedback": text,
+            }
+        )
+    )
+
+
+def rates_line(measured: dict[str, Interval]) -> str:
+    """The main rates on one line: "ASR 3.1%, ORR 2.0%, ..."."""
     shown = {
         "ASR": "asr",
         "ORR": "orr",
@@ -202,11 +203,11 @@ def _percent(interval: Interval) -> str:
     return "-" if interval["value"] is None else f"{interval['value']:.1%}"
 
 
-def _in_order(here: list[T], place: WorkerContext) -> list[T]:
-    """All workers' shares in the order of the prompts, so that resampling is the same."""
+def _in_order(here: list[T], worker: WorkerContext) -> list[T]:
+    """All workers' shares in the order of the prompts, so that the bootstrap is the same."""
     if world_size() == 1:
         return here
-    parts: list[list[T]] = [[] for _ in range(place.world_size)]
+    parts: list[list[T]] = [[] for _ in range(worker.world_size)]
     dist.all_gather_object(parts, here)
     number = sum(map(len, parts))
-    return [parts[i % place.world_size][i // place.world_size] for i in range(number)]
+    return [parts[i % worker.world_size][i // worker.world_size] for i in range(number)]

@@ -1,4 +1,4 @@
-"""What judge models are asked, and how their replies are read. Pure.
+"""Judge forms: the question put to a judge model, and the parser of its reply. Pure.
 
 A form turns (prompt, answer) into chat messages and a reply into labels:
 

@@ -1,7 +1,13 @@
-"""Judges: what an answer is to its prompt. A failed judgement is None and is never a verdict.
+"""Judges: the one that a run names, and labels of every answer of a batch of dialogues.
 
-Failed ones are masked and counted. A batch of which no worker has one judgement is asked for again,
-and then the run ends: training without a judge would be a waste of money.
+    rules                                               the embedded world's own
+    wildguard@http://judge:8000/v1@allenai/wildguard    an OpenAI-compatible server
+    llama-guard@http://judge:8000/v1@meta-llama/Llama-Guard-3-8B
+    wildguard@local:/models/wildguard                   on the workers' own devices
+
+A failed judgement is None, never a verdict: it is masked and counted. A batch of
+which no worker has one judgement is judged again, and then the run ends: training without a judge
+would be a waste of money.
 """
 
 import os
@@ -18,8 +24,31 @@ from ray_jobs.waltzrl.rollout.dialogue import Labels, Trajectory
 Judge = Callable[[Sequence[tuple[str, str]]], list[Labels | None]]
 """Labels of (prompt, answer) pairs, in their order; None where the judge failed."""
 
+API_KEY = "WALTZRL_JUDGE_API_KEY"
+"""Environment variable of the workers with the key of a judge behind a server, if it has one."""
 
 BATCH_TRIES = 3
+
+
+def open_judge(field: str, name: str) -> Judge:
+    """The judge called `name`, the value of the config's `field`.
+
+    Raises:
+        ConfigError: it is not of one of the module's forms.
+    """
+    if name == "rules":
+        return rule_judge
+    form, _, server = name.partition("@")
+    if form in FORMS and server.startswith(PREFIX):
+        return local_judge(field, server, FORMS[form])
+    url, _, model = server.partition("@")
+    if form not in FORMS or not url.startswith(("http://", "https://")) or not model:
+        raise ConfigError(
+            field,
+            f"{name!r} is neither rules nor FORM@URL@MODEL nor FORM@local:MODEL with FORM "
+            f"{' or '.join(FORMS)}",
+        )
+    return HTTPJudge(url, model, FORMS[form], os.environ.get(API_KEY))
 
 
 def rule_judge(pairs: Sequence[tuple[str, str]]) -> list[Labels | None]:
@@ -51,31 +80,5 @@ def judge_together(
             return judged
     raise DataError(
         f"{judge}: not one answer of a batch could be judged, {BATCH_TRIES} times in a row; look "
-        "at it, then run again to go on from the newest checkpoint"
+        "at it, then rerun to resume from the newest checkpoint"
     )
-
-
-# Which judge a run names: `rules`, `FORM@URL@MODEL` behind a server, or `FORM@local:MODEL`.
-
-API_KEY = "WALTZRL_JUDGE_API_KEY"
-
-
-def open_judge(field: str, name: str) -> Judge:
-    """The judge called `name`, the value of the config's `field`.
-
-    Raises:
-        ConfigError: it is not of one of the module's forms.
-    """
-    if name == "rules":
-        return rule_judge
-    form, _, server = name.partition("@")
-    if form in FORMS and server.startswith(PREFIX):
-        return local_judge(field, server, FORMS[form])
-    url, _, model = server.partition("@")
-    if form not in FORMS or not url.startswith(("http://", "https://")) or not model:
-        raise ConfigError(
-            field,
-            f"{name!r} is neither rules nor FORM@URL@MODEL nor FORM@local:MODEL with FORM "
-            f"{' or '.join(FORMS)}",
-        )
-    return HTTPJudge(url, model, FORMS[form], os.environ.get(API_KEY))

@@ -1,10 +1,10 @@
-"""A judge model on the worker's own device: WildGuard, Llama Guard, or one that answers like them.
+"""Local judge: WildGuard, Llama Guard, or a model that answers like them, on the worker's device.
 
 Replies are greedy, so a reply that is not of the form would be the same again: that judgement is
 None at once, and never a verdict.
 
 The weights are loaded at the first call, once in a process, in bfloat16 on a GPU and float32 on
-a CPU. They stay beside the agents; `--dry-run` counts them.
+a CPU. They stay in memory with the agents; `--dry-run` counts them.
 """
 
 import logging

@@ -1,10 +1,11 @@
-"""A judge behind an OpenAI-compatible server (vLLM, SGLang, ...), which runs on its own.
+"""HTTP judge: a judge model behind an OpenAI-compatible server (vLLM, SGLang, ...).
 
-Calls run side by side. A call that times out and a server that is away, busy or failing (429, 5xx)
-are tried again until `patience_s` have gone by, a reply that is not of the form `tries` times; then
+Calls run in parallel. A call that times out and a server that is away, busy or failing (429, 5xx)
+are retried until `patience_s` have gone by, a reply that is not of the form `tries` times; then
 that judgement is None. One that the server refuses (400: too long a dialogue, say) is None at once.
-While a server has given nothing at all to a batch, the first judgement that is given up gives up
-the others. What becomes of a batch without a judgement is for `judges.judge_together`.
+While a server has answered nothing at all of a batch, the first judgement that is given up gives up
+the others: hence this loop, where urllib3's Retry knows one call alone. What becomes of a batch
+without a judgement is for `judges.judge_together`.
 """
 
 import logging
@@ -21,16 +22,16 @@ from ray_jobs.waltzrl.rollout.server import RefusedRequestError, TransientServer
 logger = logging.getLogger(__name__)
 
 MAX_DELAY_S = 16.0
-_WRONG_ADDRESS = (401, 403, 404)
-"""Statuses that are about no one answer."""
+_WRONG_SETUP = (401, 403, 404)
+"""Statuses that concern every answer: key, address or model."""
 
 
 @dataclass
 class _Batch:
-    """What the calls of a batch know of each other."""
+    """What the calls of a batch share."""
 
-    heard: bool = False
-    """Whether the server has said anything."""
+    answered: bool = False
+    """Whether the server has answered any of them."""
     given_up: bool = False
     reason: str = ""
 
@@ -58,7 +59,7 @@ class HTTPJudge:
         """Labels in the pairs' order; None where every try failed.
 
         Raises:
-            DataError: the server wants another address, model or key.
+            DataError: the server refuses the address, model or key.
         """
         if not pairs:
             return []
@@ -82,7 +83,7 @@ class HTTPJudge:
             tried += 1
             try:
                 labels = self.form.read(self._ask(messages))
-                batch.heard = True
+                batch.answered = True
                 if labels is not None:
                     return labels
                 batch.reason, ends = "a reply of another form", tried >= self.tries
@@ -91,7 +92,7 @@ class HTTPJudge:
             except TransientServerError as error:
                 patient = self.clock() - start_s < self.patience_s
                 batch.reason, ends = str(error), tried >= self.tries and not patient
-                batch.given_up = ends and not batch.heard
+                batch.given_up = ends and not batch.answered
         return None
 
     def _ask(self, messages: list[Message]) -> str:
@@ -110,7 +111,7 @@ class HTTPJudge:
             )
             return str(answer["choices"][0]["message"]["content"])
         except RefusedRequestError as error:
-            if error.status not in _WRONG_ADDRESS:
+            if error.status not in _WRONG_SETUP:
                 raise
             raise DataError(
                 f"judge {self.url}: {error} for model {self.model!r}; "

@@ -1,4 +1,7 @@
-"""The model both agents start from: the embedded world's, a folder's or the hub's."""
+"""Base model of both agents: built, fetched or found, and loaded from its Hugging Face folder.
+
+A name is `waltz-world` (built once, kept in the storage), a folder, or a model of the hub.
+`ModelCache` holds agents that are only sampled from, a few at a time in memory."""
 
 import dataclasses
 import hashlib
@@ -41,7 +44,7 @@ class BaseModel:
 
 
 def prepare_model(name: str, seed: int, storage: Store) -> BaseModel:
-    """Make sure that the workers will find the model; builds the embedded one once.
+    """Make sure that the workers will find the model; idempotent, builds the embedded one once.
 
     Raises:
         DataError: no such model; StorageError: the storage cannot be written.
@@ -79,7 +82,7 @@ def _world_identity(seed: int) -> dict[str, object]:
 
 
 def model_folder(model: BaseModel, cache: Path) -> Path:
-    """A local folder with the model's files; fetched and verified below `cache` if need be."""
+    """A local folder with the model's files; those not below `cache` are fetched and verified."""
     if model.store is None:
         return locate(model.name).folder
     folder = cache / f"{model.name}-{model.identity}"
@@ -110,24 +113,21 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-# Agents that are only sampled from, out of Hugging Face folders, a few at a time in memory.
-
-
 class ModelCache:
-    """Loads models when they are sampled from; the longest unused one goes first."""
+    """Loads models when they are sampled from; evicts the least recently used beyond `size`."""
 
-    def __init__(self, device: torch.device, room: int = 2) -> None:
-        self._device, self._room = device, room
+    def __init__(self, device: torch.device, size: int = 2) -> None:
+        self._device, self._size = device, size
         self._models: OrderedDict[Path, nn.Module] = OrderedDict()
 
     def agent(self, folder: Path) -> "FolderAgent":
         """The agent in a folder; loads nothing."""
         return FolderAgent(self, folder)
 
-    def take(self, folder: Path) -> nn.Module:
+    def load(self, folder: Path) -> nn.Module:
         """The folder's model on the device: bfloat16 on a GPU, float32 on a CPU."""
         if folder not in self._models:
-            while len(self._models) >= self._room:
+            while len(self._models) >= self._size:
                 self._models.popitem(last=False)
             dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
             self._models[folder] = load_model(folder, dtype).to(self._device).eval()
@@ -136,12 +136,12 @@ class ModelCache:
 
 
 class FolderAgent:
-    """What a sampler samples from."""
+    """An agent to sample from (`rollout.hf.GathersModel`), loaded on demand."""
 
-    def __init__(self, shelf: ModelCache, folder: Path) -> None:
-        self._shelf, self._folder = shelf, folder
+    def __init__(self, models: ModelCache, folder: Path) -> None:
+        self._models, self._folder = models, folder
 
     @contextmanager
     def gathered(self) -> Iterator[nn.Module]:
         """The whole model."""
-        yield self._shelf.take(self._folder)
+        yield self._models.load(self._folder)

@@ -1,8 +1,8 @@
-"""The embedded text world's own language model: word-level tokenizer, small Llama, training.
+"""World model: the embedded text world's language model, a small Llama with a word tokenizer.
 
 `build_world_model` makes a Hugging Face folder that `from_pretrained` opens, deterministic for
 its seed on one kind of processor. The model speaks like an instruct model of the world and has
-the habits of `data.builders.waltz_demonstrations.Habits`, so that WaltzRL has something to mend.
+the habits of `data.builders.waltz_demonstrations.Habits`, so that WaltzRL has something to correct.
 """
 
 import logging

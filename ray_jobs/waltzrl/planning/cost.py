@@ -1,4 +1,4 @@
-"""How long a WaltzRL run takes and what that costs, from token counts and two rates. Pure.
+"""Cost of a run: hours and dollars from token counts and two rates; size of its checkpoints.
 
 Counted are whole replies: every one as long as its limit, every dialogue with all its rounds, so
 hours and dollars are upper bounds for the rates they name. A sample of S tokens goes 2 times
@@ -7,12 +7,24 @@ and backward), 4 with checkpointing. A judge behind a server works elsewhere and
 
 The rates can be given. On a GPU they are otherwise ASSUMED, not measured: a share of the peaks in
 NVIDIA's data sheet of the H100 SXM (dense bf16, memory bandwidth).
+
+Checkpoints, with P parameters, N workers of which n share a machine, b bytes a weight, A agents
+trained together:
+
+    checkpoint   12 A P: weights and Adam's two moments in float32, every worker an Nth of it
+    memory       n times the larger of b P, the model that a worker loads before it is partitioned,
+                 and 2 * 12 A P / N, its part of a checkpoint gathered and staged; and the
+                 optimizer, where it is offloaded
+    disk         at a resume, once a machine: the checkpoint, and that of stage 1 before it
+    storage      the checkpoints that are kept, and the one that is being written
 """
 
 from dataclasses import dataclass
 
 from ray_jobs.waltzrl.planning.memory import FLOAT32, MemoryPlan, Setting
 
+STATES = 3
+"""A checkpoint has of every parameter: the weight and two moments."""
 H100_FLOPS, H100_BYTES_PER_S = 989e12, 3.35e12
 ASSUMED_FLOPS_SHARE = 0.35
 ASSUMED_BANDWIDTH_SHARE = 0.15
@@ -96,15 +108,9 @@ def cost_cents(hours: float, price_cents_per_hour: int, machines: int) -> int:
     return -int(-hours * price_cents_per_hour * machines // 1)
 
 
-# What a run's checkpoints take: in the storage, in a machine's memory and on its disk. Pure.
-
-STATES = 3
-"""Weights and two moments."""
-
-
 @dataclass(frozen=True)
 class CheckpointPlan:
-    """Bytes; memory and disk of one machine."""
+    """Bytes that a run's checkpoints take; memory and disk of one machine."""
 
     checkpoint: int
     memory: int

@@ -1,8 +1,7 @@
-"""`--dry-run`: what a run would do, hold and cost, before a model is loaded or a GPU touched."""
+"""Dry run: what a run would do, hold and cost, before a model is loaded or a GPU touched."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from typing import Any
 
@@ -40,10 +39,19 @@ CHARACTERS_PER_TOKEN = 3
 """Of English under a tokenizer that is not at hand; texts have four or more, code fewer."""
 
 
+@dataclass(frozen=True)
+class Machine:
+    """A row of the shipped price list."""
+
+    name: str
+    price_cents_per_hour: int
+    gpus: int
+
+
 def plan_run(
     config: WaltzConfig, options: JobOptions, plan: PlanOptions, prompts: PromptSets
 ) -> dict[str, Any]:
-    """The plan as plain data; `plan_lines` shows it.
+    """The plan as plain data; `report.plan_lines` puts it into words.
 
     Raises:
         DataError: the model's shape is not known here.
@@ -57,7 +65,7 @@ def plan_run(
     work = _work(config, prompts, longest)
     rates = _rates(plan, options, setting)
     machine = _machine(plan, options)
-    together = workers if machine is None else min(workers, machine[2])
+    together = workers if machine is None else min(workers, machine.gpus)
     agents = 2 if 2 in config.stages else 1
     kept = checkpoint_plan(setting, memory, agents, together, config.keep_checkpoints)
     return {
@@ -101,7 +109,7 @@ def _duration(
     work: Work,
     rates: Rates | None,
     workers: int,
-    machine: tuple[str, int, int] | None,
+    machine: Machine | None,
     options: JobOptions,
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"generated_tokens": work.generated, "hours": None, "cost_cents": None}
@@ -112,9 +120,10 @@ def _duration(
         found["price"] = f"${options.price_cents_per_hour / 100:.2f} an hour, as given"
         found["cost_cents"] = cost_cents(found["hours"], options.price_cents_per_hour, 1)
     elif machine is not None:
-        name, price, gpus = machine
-        number = -(-workers // gpus)
-        found["price"] = f"{number} x {name} at ${price / 100:.2f} an hour (shipped price list)"
+        price, number = machine.price_cents_per_hour, -(-workers // machine.gpus)
+        found["price"] = (
+            f"{number} x {machine.name} at ${price / 100:.2f} an hour (shipped price list)"
+        )
         found["cost_cents"] = cost_cents(found["hours"], price, number)
     return found
 
@@ -209,8 +218,8 @@ def _rates(plan: PlanOptions, options: JobOptions, setting: Setting) -> Rates | 
     return Rates(given[0] or assumed.rollout, given[1] or assumed.passes, assumed.source)
 
 
-def _machine(plan: PlanOptions, options: JobOptions) -> tuple[str, int, int] | None:
-    """(instance type, cents an hour, GPUs) of the shipped price list.
+def _machine(plan: PlanOptions, options: JobOptions) -> Machine | None:
+    """The machine that is asked for, from the shipped price list; None for CPUs without a name.
 
     Raises:
         ConfigError: it lists no such type.
@@ -227,56 +236,4 @@ def _machine(plan: PlanOptions, options: JobOptions) -> tuple[str, int, int] | N
     if name not in types:
         raise ConfigError("instance_type", f"no {name!r} in the price list; see `raylambda types`")
     found = types[name]
-    return name, found["price_cents_per_hour"], max(1, found["specs"]["gpus"])
-
-
-def plan_lines(config: WaltzConfig, found: dict[str, Any]) -> Sequence[str]:
-    """The plan for a person."""
-    memory = found["memory_bytes"]
-    share = memory["peak"] / found["gpu_memory_bytes"]
-    fits = "fits" if share <= 0.9 else "tight" if share <= 1 else "does NOT fit"
-    stages = ", ".join(
-        f"{'one model alone' if stage == str(SINGLE) else f'stage {stage}'} {steps}"
-        for stage, steps in found["steps"].items()
-    )
-    shown = "  ".join(f"{name} {_gb(memory[name])}" for name in memory if name != "peak")
-    peaks = ", ".join(
-        f"{stage}: {_gb(peak)}" for stage, peak in found["peak_bytes_by_zero_stage"].items()
-    )
-    offload = ", optimizer in host memory" if config.offload_optimizer else ""
-    return [
-        f"steps     {stages} ({found['train_prompts']:,} prompts in batches of "
-        f"{config.batch_size}, {config.epochs} epochs)",
-        f"cadence   checkpoint every {config.checkpoint_every_steps} steps or "
-        f"{config.checkpoint_every_minutes:g} minutes, validation every {config.eval_every_steps} "
-        "steps, both at every stage's end",
-        f"model     {found['parameters'] / 1e9:.3g} billion parameters; longest prompt "
-        f"{found['longest_prompt_tokens']:,} tokens ({found['prompt_tokens_source']})",
-        f"memory    of each of {found['workers']} workers, ZeRO {config.zero_stage}, "
-        f"{config.dtype}{offload}, in GB: {shown}",
-        f"peak      {_gb(memory['peak'])} GB of {_gb(found['gpu_memory_bytes'])} GB ({share:.0%}): "
-        f"{fits}; by ZeRO stage {peaks}",
-        "saves     checkpoints of {checkpoint} GB; a machine needs {memory} GB of host memory, and "
-        "{disk} GB of disk to go on from one; up to {storage} GB are in the storage".format(
-            **{name: _gb(size) for name, size in found["checkpoint_bytes"].items()}
-        ),
-        *_duration_lines(found),
-    ]
-
-
-def _duration_lines(found: dict[str, Any]) -> list[str]:
-    if found["hours"] is None:
-        return [
-            "hours     not known: give --rollout-tokens-per-second and --train-tokens-per-second"
-        ]
-    lines = [
-        f"hours     at most {found['hours']:.1f}, if every reply is as long as it may be "
-        f"(rates {found['rates']}; the judge's time is not in it)"
-    ]
-    if found["cost_cents"] is None:
-        return [*lines, "dollars   not known: give --price-cents-per-hour or --instance-type"]
-    return [*lines, f"dollars   at most {found['cost_cents'] / 100:,.2f} ({found['price']})"]
-
-
-def _gb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.3g}"
+    return Machine(name, found["price_cents_per_hour"], max(1, found["specs"]["gpus"]))

@@ -1,4 +1,6 @@
-"""Memory per GPU of a WaltzRL step, from the model's shape and the run's settings. Pure.
+"""Memory plan: bytes per GPU of a WaltzRL step, from the model's shape and the run's settings.
+
+The shape comes from config.json alone: no weights are read and nothing is downloaded.
 
 P parameters, N workers, b bytes a weight in forward and backward (2 or 4), A trained agents, F
 frozen ones. Always there, by ZeRO stage (DeepSpeed 0.19; fp32 masters from stage 1 on):
@@ -22,7 +24,7 @@ and the larger of two phases, for one agent at a time:
                  temporaries, of at most U elements in stage 3
 
 G, L, U: DeepSpeed's `reduce_bucket_size`, `max_live_parameters` and `sub_group_size`.
-`benchmarks/waltz_memory.py` measures scaled-down runs beside the formula. CUDA's context, the
+`benchmarks/waltz_memory.py` compares the formula with scaled-down runs. CUDA's context, the
 libraries' workspaces and fragmentation are not in it: leave a tenth.
 """
 
@@ -128,12 +130,12 @@ class MemoryPlan:
 
     @property
     def rollout(self) -> int:
-        """What sampling takes beside that."""
+        """What sampling takes in addition."""
         return self.gathered + self.kv_cache + self.rollout_work
 
     @property
     def update(self) -> int:
-        """What an update takes beside that."""
+        """What an update takes in addition."""
         return max(self.backward, self.step)
 
     @property
@@ -179,7 +181,7 @@ def activation_bytes(s: Setting) -> int:
 
     A layer keeps, a token: 2 norms with input, normalized input and output; query, key, value,
     attention's output and its copy; gate, its activation, up and their product. In 16 bits the
-    norms keep their float32 inputs besides. With checkpointing: every layer's input, and all of
+    norms keep their float32 inputs too. With checkpointing: every layer's input, and all of
     one layer while it is computed again.
     """
     shape = s.shape
@@ -219,9 +221,6 @@ def _step_bytes(s: Setting, part: float, whole: float) -> float:
     low = 0.0 if s.zero_stage == 3 else s.weight_bytes * part
     work = FLOAT32 if s.offload_optimizer else 3 * FLOAT32
     return low + work * unit
-
-
-# A model's shape from its config.json alone: no weights are read and nothing is downloaded.
 
 
 def find_config(name: str) -> Path:

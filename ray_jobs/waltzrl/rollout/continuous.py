@@ -1,4 +1,5 @@
-"""Sampling with transformers' continuous batching: a finished reply makes room for the next.
+"""Continuous batching sampler: transformers' `generate_batch`, where a waiting request takes the
+place of a finished one.
 
 It pays on a GPU, where it brings paged attention, shared prefixes and CUDA graphs. Tokens are
 drawn by `torch.multinomial` from a seed of (seed, first sample), but in which batch a token is

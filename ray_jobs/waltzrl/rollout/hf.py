@@ -1,9 +1,9 @@
-"""Samplers: from chat messages to replies, with the log-probability of every token.
+"""HF sampler: transformers' `generate` over buckets of prompts of like length; the default.
 
-`HFSampler` is transformers' `generate` over buckets of prompts of like length. Its randomness is
-one uniform number a token, a function of (seed, sample, turn, position) alone, turned into a
-token by the inverse of the cumulative distribution. So a reply depends neither on the batch it
-is sampled in nor on the number of workers, up to rounding.
+Every reply has the log-probability of each token. Its randomness is one uniform number a token, a
+function of (seed, sample, turn, position) alone, turned into a token by the inverse of the
+cumulative distribution. So a reply depends neither on the batch it is sampled in nor on the number
+of workers, up to rounding.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Sampling from a vLLM or SGLang server that holds the agent's weights.
+"""HTTP sampler: a vLLM or SGLang server, kept at the agent's weights, that samples its replies.
 
 Prompts and replies travel as token ids, so that no text is encoded twice in different ways. The
 server's arithmetic is not the training's: training computes its own log-probabilities of the
@@ -7,6 +7,21 @@ the history shows as `drift`. Servers report log-probabilities of the logits bef
 temperature, so only temperature 1 is sampled: the config refuses another.
 
 vLLM draws from a seed of (seed, sample, turn); SGLang from its own, so there two runs differ.
+
+    vllm@http://host:8000@/shared/conversation
+        VLLM_SERVER_DEV_MODE=1 vllm serve /shared/conversation
+        replies from /v1/completions with `return_token_ids`; new weights by /collective_rpc
+        {"method": "reload_weights"}, which reads the served folder again, then
+        /reset_prefix_cache (vLLM's documentation, "Sleep Mode": weights from disk)
+    sglang@http://host:30000@/shared/conversation
+        python -m sglang.launch_server --model-path /shared/conversation
+        replies from /generate; new weights by /update_weights_from_disk, which clears the cache
+        (SGLang's documentation, "SGLang for RL Systems")
+
+The folder lies on a disk that the first worker and the server share, under the same path. The run
+overwrites its `model.safetensors` whenever the agent's weights have changed; so it must be a copy,
+with its weights in that one file. All workers wait for the reload, and no request is in flight
+meanwhile.
 """
 
 import os
@@ -17,9 +32,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import requests
 import safetensors.torch
 import torch.distributed as dist
+from requests import RequestException, post
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -28,16 +43,19 @@ from ray_jobs.runtime.collectives import from_rank_zero
 from ray_jobs.waltzrl.rollout.dialogue import Reply, Request
 from ray_jobs.waltzrl.rollout.hf import GathersModel, Sampling, encoded, end_token_ids, reply_of
 
-# A vLLM or SGLang server that holds one agent's current weights; it runs on its own.
-
 KINDS = ("vllm", "sglang")
 WEIGHTS = "model.safetensors"
 API_KEY = "WALTZRL_ROLLOUT_API_KEY"
 RELOAD_TIMEOUT_S = 600.0
+PARALLEL_CALLS = 64
+"""Requests of one worker at a time; the server batches them."""
+_NEUTRAL_SAMPLING = {"top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Servers otherwise take the values of the model's generation_config.json."""
+_TRANSIENT = (408, 429, 500, 502, 503, 504)
 
 
 class ModelServer:
-    """One server, as every worker sees it; `put` is collective."""
+    """One server, which others have started, as every worker sees it; `put` is collective."""
 
     def __init__(
         self,
@@ -54,7 +72,7 @@ class ModelServer:
         self._ends: list[int] = []
 
     def put(self, agent: GathersModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """Make the server speak for the agent as it is now; the tokens that end its replies.
+        """Load the agent's current weights into the server; the tokens that end its replies.
 
         Raises:
             DataError: the folder cannot be used, or the server does not load it.
@@ -97,7 +115,7 @@ class ModelServer:
             raise DataError(f"{self.url}: did not load {self.folder}: {answer.get('message')}")
 
     def ask(self, path: str, body: dict[str, Any]) -> Any:
-        """A request's answer; failures that may pass are tried again.
+        """A request's answer; transient failures are retried.
 
         Raises:
             DataError: it does not answer, or refuses.
@@ -118,7 +136,7 @@ class ModelServer:
                 ) from error
         raise DataError(
             f"{self.url}{path}: no answer in {self._tries} tries ({reason}); look at the server, "
-            "then run again to go on from the newest checkpoint"
+            "then rerun to resume from the newest checkpoint"
         )
 
 
@@ -133,12 +151,6 @@ def open_server(field: str, name: str) -> ModelServer:
     if kind not in KINDS or not url.startswith(("http://", "https://")) or not folder:
         raise ConfigError(field, f"{name!r} is not KIND@URL@FOLDER with KIND {' or '.join(KINDS)}")
     return ModelServer(kind, url.rstrip("/").removesuffix("/v1"), Path(folder))
-
-
-PARALLEL_CALLS = 64
-"""Requests of one worker at a time; the server batches them."""
-_NO_HABITS = {"top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Servers otherwise take a model's own from its generation_config.json."""
 
 
 class HTTPSampler:
@@ -193,7 +205,7 @@ class HTTPSampler:
             "prompt": prompt,
             "max_tokens": self._sampling.max_new_tokens,
             "temperature": self._sampling.temperature,
-            **_NO_HABITS,
+            **_NEUTRAL_SAMPLING,
             "top_k": 0,
             "seed": int(np.random.SeedSequence(key).generate_state(1)[0]),
             "stop_token_ids": self._ends,
@@ -207,7 +219,7 @@ class HTTPSampler:
             "sampling_params": {
                 "max_new_tokens": self._sampling.max_new_tokens,
                 "temperature": self._sampling.temperature,
-                **_NO_HABITS,
+                **_NEUTRAL_SAMPLING,
                 "top_k": -1,
                 "stop_token_ids": self._ends,
             },
@@ -230,15 +242,12 @@ def _read_sglang(answer: Any) -> tuple[list[int], list[float], bool]:
     return tokens, logprobs, about["finish_reason"]["type"] == "stop"
 
 
-_TRANSIENT = (408, 429, 500, 502, 503, 504)
-
-
 class TransientServerError(Exception):
-    """The server is away, busy or failing, or its answer is no JSON: the same may work later."""
+    """The server is away, busy or failing, or its answer is no JSON: a retry may succeed."""
 
 
 class RefusedRequestError(Exception):
-    """The server says that the request is wrong; asking again would not help."""
+    """The server refuses the request: a retry would not help."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"HTTP {status}")
@@ -246,15 +255,15 @@ class RefusedRequestError(Exception):
 
 
 def post_json(url: str, body: dict[str, Any], api_key: str | None, timeout_s: float) -> Any:
-    """The decoded answer; None for an empty one.
+    """POST one JSON request to a model server; the decoded answer, None for an empty one.
 
     Raises:
         TransientServerError, RefusedRequestError.
     """
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        response = requests.post(url, json=body, headers=headers, timeout=timeout_s)
-    except requests.RequestException as error:
+        response = post(url, json=body, headers=headers, timeout=timeout_s)
+    except RequestException as error:
         raise TransientServerError(type(error).__name__) from error
     if response.status_code in _TRANSIENT:
         raise TransientServerError(f"HTTP {response.status_code}")

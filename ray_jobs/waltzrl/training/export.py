@@ -1,4 +1,4 @@
-"""A trained agent as others open it: a Hugging Face folder, and a `.pt` by the users' name."""
+"""Export of a trained agent: a Hugging Face folder and `waltzrl_NAME_stage2.pt`."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def export_folder(output: Store, name: str, base_folder: Path, weights: dict[str
 
 
 def model_card(name: str, measured: dict[str, Interval]) -> str:
-    """What the agent is and what was measured of the pair, in Markdown."""
+    """The README of an exported agent: what it is and what was measured of the pair."""
     rows = [
         f"| {key} | {each['value']:.3f} | {each['low']:.3f} to {each['high']:.3f} |"
         for key, each in measured.items()

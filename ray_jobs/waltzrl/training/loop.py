@@ -25,7 +25,7 @@ from ray_jobs.waltzrl.evaluation.metrics import (
     repair_line,
     repair_verdict,
 )
-from ray_jobs.waltzrl.evaluation.rows import TITLES, Evaluation, verdict
+from ray_jobs.waltzrl.evaluation.rows import TITLES, Evaluator, rates_line
 from ray_jobs.waltzrl.judges.judges import open_judge
 from ray_jobs.waltzrl.models.base import BaseModel, load_model, load_tokenizer, model_folder
 from ray_jobs.waltzrl.rollout.dialogue import CONVERSATION, FEEDBACK, TEMPLATES, Sampler, Score
@@ -201,7 +201,7 @@ class Run:
             )
             report(stage.step, measured)
             if self.worker.rank == 0:
-                logger.info("waltz  held out: %s", verdict(measured))
+                logger.info("waltz  held out: %s", rates_line(measured))
                 if measured["format_rate"]["value"] == 0:
                     logger.warning("waltz  warning: %s", NO_FEEDBACK_PARSES)
             return measured
@@ -216,11 +216,11 @@ class Run:
             saving = stage.open_saving(store, agents, self.task.identity)
             stage.train(agents, saving, check, self.task.price_cents_per_hour)
 
-    def _evaluation(self, prompts: tuple[Prompt, ...]) -> Evaluation:
+    def _evaluation(self, prompts: tuple[Prompt, ...]) -> Evaluator:
         config = self.config
         templates = TEMPLATES[config.prompts]
         judge = open_judge("eval_judge", config.eval_judge)
-        return Evaluation(prompts, templates, judge, self.worker, config.max_rounds, config.seed)
+        return Evaluator(prompts, templates, judge, self.worker, config.max_rounds, config.seed)
 
     def _results(
         self,
@@ -249,7 +249,7 @@ class Run:
         if self.worker.rank != 0:
             return
         for name, measured in rows.items():
-            logger.info("waltz  %s: %s", TITLES[name], verdict(measured))
+            logger.info("waltz  %s: %s", TITLES[name], rates_line(measured))
         logger.info("waltz  %s", repair_line(rows["waltzrl"]))
         for name, tensors in weights.items():
             export_agent(self.task.output, name, self.folder, tensors, rows["waltzrl"])

@@ -1,4 +1,16 @@
-"""Whether a storage has checkpoints of this very run, and else what differs."""
+"""Restarts: the checkpoints that a run resumes from, and the OOM backoff of its micro batches.
+
+A run's checkpoints lie below a digest of its identity (config, model, data), so another run's are
+never resumed from; what differs is said.
+
+Out of memory, a worker cannot retry by itself: the others wait for it within a collective, and what
+ZeRO 3 had gathered is lost. So the run ends on every worker, and all of them restart from the
+newest checkpoint with twice the gradient accumulation, which makes the decision everybody's. The
+effective batch, and with it the outcome up to rounding, stays the same. That this happens within
+the first step, and not at the longest dialogue of the third hour, is `Learner.preflight`'s doing.
+Sampling needs no restart: within a gathered model it is no collective, so a worker without memory
+for all its replies generates fewer at once (`rollout.hf.GenerationBatchSize`).
+"""
 
 import dataclasses
 import logging
@@ -14,7 +26,7 @@ from ray_jobs.waltzrl.training.loop import WaltzTask
 logger = logging.getLogger(__name__)
 
 PREFIX = "waltz-"
-_WORDS = {"model": "base model or tokenizer", "prompts": "prompts"}
+_NAMES = {"model": "base model or tokenizer", "prompts": "prompts"}
 
 
 def checkpoint_store(storage: Store, identity: Mapping[str, Any]) -> Store:
@@ -23,7 +35,7 @@ def checkpoint_store(storage: Store, identity: Mapping[str, Any]) -> Store:
 
 
 def check_resume(storage: Store, identity: Mapping[str, Any]) -> None:
-    """Refuse to go on from a storage that has no checkpoint of this run (`--resume-from`).
+    """Refuse to resume from a storage that has no checkpoint of this run (`--resume-from`).
 
     Raises:
         DataError: with what differs between this run and the ones that are there.
@@ -32,7 +44,7 @@ def check_resume(storage: Store, identity: Mapping[str, Any]) -> None:
         return
     nearest = nearest_differences(storage, identity)
     if nearest is None:
-        raise DataError(f"{storage.label}: no checkpoint of a WaltzRL run to go on from")
+        raise DataError(f"{storage.label}: no checkpoint of a WaltzRL run to resume from")
     raise DataError(
         f"{storage.label}: its checkpoints are of another run ({', '.join(nearest)}); give the "
         "same configuration and data, or another --output-dir without --resume-from"
@@ -40,7 +52,7 @@ def check_resume(storage: Store, identity: Mapping[str, Any]) -> None:
 
 
 def warn_of_new_start(storage: Store, identity: Mapping[str, Any]) -> None:
-    """Say what differs where a run starts anew beside the checkpoints of another."""
+    """Warn that a run starts anew although the storage has checkpoints of another."""
     if checkpoint_store(storage, identity).files():
         return
     nearest = nearest_differences(storage, identity)
@@ -52,7 +64,7 @@ def warn_of_new_start(storage: Store, identity: Mapping[str, Any]) -> None:
 
 
 def nearest_differences(storage: Store, identity: Mapping[str, Any]) -> list[str] | None:
-    """What differs from the likest of the runs with checkpoints there; None if there is none."""
+    """What differs from the most similar run with checkpoints there; None if there is none."""
     checkpoints = storage.child("checkpoints")
     others = [name for name in checkpoints.directories() if name.startswith(PREFIX)]
     found = [_metadata(checkpoints.child(name)) for name in others]
@@ -76,14 +88,11 @@ def _differences(mine: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]
         for name, value in fields.items()
         if others.get(name) != value
     ]
-    return found + [f"other {word}" for key, word in _WORDS.items() if mine[key] != other.get(key)]
-
-
-# The memory ladder: where a micro batch does not fit, halve it until one does.
+    return found + [f"other {word}" for key, word in _NAMES.items() if mine[key] != other.get(key)]
 
 
 def fit_in_memory(fit: Callable[[WaltzTask], object], task: WaltzTask) -> None:
-    """Call `fit` with ever more gradient accumulation until it ends.
+    """OOM backoff: call `fit`, doubling the gradient accumulation until its micro batches fit.
 
     Raises:
         ConfigError: not even one sample at a time fits.
@@ -92,12 +101,12 @@ def fit_in_memory(fit: Callable[[WaltzTask], object], task: WaltzTask) -> None:
         try:
             fit(task)
         except MicroBatchError as error:
-            task = _next_rung(task, error)
+            task = _halve_micro_batch(task, error)
         else:
             return
 
 
-def _next_rung(task: WaltzTask, error: MicroBatchError) -> WaltzTask:
+def _halve_micro_batch(task: WaltzTask, error: MicroBatchError) -> WaltzTask:
     parts = 2 * task.config.gradient_accumulation
     if error.rows == 1:
         raise ConfigError(
@@ -107,7 +116,7 @@ def _next_rung(task: WaltzTask, error: MicroBatchError) -> WaltzTask:
             "offload_optimizer, more workers, or fewer max_answer_tokens",
         ) from error
     logger.warning(
-        "waltz  %s: going on with gradient_accumulation %d, at most %d at once; "
+        "waltz  %s: restarting with gradient_accumulation %d, at most %d at once; "
         "the effective batch stays %d",
         *(error, parts, -(-error.rows // 2), task.config.batch_size),
     )

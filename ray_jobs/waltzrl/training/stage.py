@@ -97,7 +97,7 @@ class Stage:
             policies = {name: each.policy for name, each in agents.learners.items()}
             return {
                 "position": self.position(),
-                "agents": {name: each.state(snapshot=False) for name, each in policies.items()},
+                "agents": {name: each.state(copy=False) for name, each in policies.items()},
             }
 
         return Saving(

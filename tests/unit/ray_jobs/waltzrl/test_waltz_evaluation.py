@@ -9,7 +9,7 @@ import torch
 from data.builders.waltz_words import HELP, REFUSALS
 from ray_jobs.runtime.fit import WorkerContext
 from ray_jobs.waltzrl.datasets.prompts import Prompt
-from ray_jobs.waltzrl.evaluation.rows import TITLES, Evaluation
+from ray_jobs.waltzrl.evaluation.rows import TITLES, Evaluator
 from ray_jobs.waltzrl.judges.judges import rule_judge
 from ray_jobs.waltzrl.rollout.dialogue import WORLD_TEMPLATES, Labels, Reply, Request, Sampler
 
@@ -43,15 +43,15 @@ def verdict(unsafe: bool, overrefuse: bool) -> str:
 
 
 @pytest.fixture
-def evaluation() -> Evaluation:
-    return Evaluation(PROMPTS, WORLD_TEMPLATES, rule_judge, PLACE, max_rounds=1, seed=0)
+def evaluation() -> Evaluator:
+    return Evaluator(PROMPTS, WORLD_TEMPLATES, rule_judge, PLACE, max_rounds=1, seed=0)
 
 
 def rates(row: dict) -> tuple:
     return tuple(row[name]["value"] for name in ("asr", "orr", "asr_c0", "orr_c0"))
 
 
-def test_the_rows(evaluation: Evaluation):
+def test_the_rows(evaluation: Evaluator):
     everything_unsafe = says(verdict(True, False))
     rows = evaluation.rows(
         (obedient(HELPED), everything_unsafe),
@@ -76,7 +76,7 @@ def test_the_rows(evaluation: Evaluation):
     assert rows["waltzrl"]["format_rate"]["value"] == 0.0
 
 
-def test_a_guard_does_not_pass_on_over_refusals(evaluation: Evaluation):
+def test_a_guard_does_not_pass_on_over_refusals(evaluation: Evaluator):
     rows = evaluation.rows(
         (obedient(HELPED), says(verdict(False, True))),
         {"conversation": says(""), "feedback": says(""), "stage_1_feedback": says("")},
@@ -85,7 +85,7 @@ def test_a_guard_does_not_pass_on_over_refusals(evaluation: Evaluation):
     assert "single_rl" not in rows
 
 
-def test_a_safeguard_model_blocks_what_it_calls_unsafe(evaluation: Evaluation):
+def test_a_safeguard_model_blocks_what_it_calls_unsafe(evaluation: Evaluator):
     asked: list[tuple[str, str]] = []
 
     def safeguard(pairs):
@@ -101,7 +101,7 @@ def test_a_safeguard_model_blocks_what_it_calls_unsafe(evaluation: Evaluation):
     assert rates(rows["base_guard"]) == (0.5, 0.0, 1.0, 0.0)
 
 
-def test_rows_of_one_model_ask_for_no_feedback(evaluation: Evaluation):
+def test_rows_of_one_model_ask_for_no_feedback(evaluation: Evaluator):
     def never(requests: Sequence[Request]) -> list[Reply]:
         raise AssertionError("asked for feedback")
 

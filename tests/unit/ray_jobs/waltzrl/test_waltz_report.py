@@ -20,8 +20,8 @@ def test_the_page_has_what_was_measured():
     assert "unsafe answers went from 75.0 % to 0.0 %, over-refusals from - to -" in page
     assert "&lt;b&gt;" in page and "invented &amp; small" in page
     assert "WaltzRL, both agents trained" in page and "two untrained agents" in page
-    assert "1.000 (1.000-1.000)" in page  # mended
-    assert "repair: passed, 100.0% (100.0% to 100.0%) of bad first answers mended" in page
+    assert "1.000 (1.000-1.000)" in page  # repaired
+    assert "repair: passed, 100.0% (100.0% to 100.0%) of bad first answers repaired" in page
     assert "drift per token" not in page  # no row has it
     assert page.count("<svg") == 1 and "Stage 1" in page
     assert "<link" not in page and "<script" not in page and "src=" not in page
