@@ -14,13 +14,10 @@ import dataclasses
 import difflib
 import inspect
 import json
-import math
 import sys
 import textwrap
-import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from data.command_line import OneLineParser
@@ -34,6 +31,7 @@ ALIASES = {
     "checkpoint_interval": "checkpoint_every_steps",
     "checkpoint_minutes": "checkpoint_every_minutes",
     "validation_interval": "eval_every_steps",
+    "max_cost_usd": "max_cost_cents",
 }
 """Other names of fields, which are accepted and not shown."""
 
@@ -114,23 +112,29 @@ def _add_config_flags(
         for title, docs in field_groups(type(config)).items():
             group = parser.add_argument_group(title)
             for name, doc in docs.items():
-                names = [f"{part}_{name}"] if len(owners[name]) > 1 else []
-                for flag in [name, *names] if name not in added else names:
-                    _add_flag(group, flag, hints[name], doc, getattr(config, name))
-                    added.add(flag)
+                flag, shared = name, len(owners[name]) > 1
+                if shared and name not in added:
+                    both = " and ".join(_flag(f"{owner}_{name}") for owner in owners[name])
+                    _add_flag(group, name, hints[name], f"Sets {both}. Default: theirs", None)
+                    added.add(name)
+                if shared:
+                    flag = f"{part}_{name}"
+                _add_flag(group, flag, hints[name], doc, getattr(config, name))
+                added.add(flag)
     for alias, name in ALIASES.items():
         if name in added and alias not in added:
             hint = next(h for c in defaults if (h := typing.get_type_hints(type(c)).get(name)))
-            parser.add_argument(_flag(alias), dest=name, type=_reader(hint), help=argparse.SUPPRESS)
+            read = _cents if alias.endswith("_usd") else _reader(hint)
+            parser.add_argument(_flag(alias), dest=name, type=read, help=argparse.SUPPRESS)
     return added
 
 
 def _add_flag(
     group: "argparse._ArgumentGroup", name: str, hint: Any, doc: str, default: object
 ) -> None:
-    shown = "none" if default is None else f"{default:g}" if type(default) is float else default
-    known = "default:" in doc or shown == ""
-    text = (doc if known else f"{doc.rstrip('.')} (default: {shown})").replace("%", "%%")
+    known = "default:" in doc.lower() or default == ""
+    text = doc if known else f"{doc.rstrip('.')} (default: {_shown(default)})"
+    text = text.replace("%", "%%")
     if _plain_type(hint) is bool:
         action = argparse.BooleanOptionalAction
         group.add_argument(_flag(name), action=action, default=argparse.SUPPRESS, help=text)
@@ -138,20 +142,34 @@ def _add_flag(
         group.add_argument(_flag(name), type=_reader(hint), metavar=_metavar(name, hint), help=text)
 
 
+def _shown(value: object) -> str:
+    """A default as one would type it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+UNITS = ("steps", "minutes", "tokens", "rows", "shards", "prompts", "cents", "dir", "gb")
+
+
 def _metavar(name: str, hint: Any) -> str:
-    """The unit that a field's name ends in, or what kind of value it takes."""
-    kind, last = _plain_type(hint), name.rpartition("_")[2]
+    """The choices, or the unit in a field's name, or what kind of value it takes."""
+    choices = _choices(hint)
+    if choices:
+        return "{" + ",".join(map(str, choices)) + "}"
+    kind = _plain_type(hint)
+    unit = next((word for word in reversed(name.split("_")) if word in UNITS), None)
     if kind is str:
-        return "DIR" if last == "dir" else "TEXT"
-    if "cents" in name:
-        return "CENTS"
-    return last.upper() if last in ("steps", "minutes", "tokens", "gb") else "N"
+        return "DIR" if unit == "dir" else "TEXT"
+    return unit.upper() if unit else "N" if kind is int else "X"
 
 
 def _reader(hint: Any) -> Callable[[str], Any]:
     """Reads a flag's value; "none" lifts what a field that may be None limits."""
     kind = _plain_type(hint)
-    if kind is hint or kind is str:
+    if not _may_be_none(hint):
         return kind
 
     def read(text: str) -> Any:
@@ -161,11 +179,25 @@ def _reader(hint: Any) -> Callable[[str], Any]:
     return read
 
 
+def _cents(text: str) -> int:
+    """Dollars, as an older flag took them."""
+    return round(100 * float(text))
+
+
+def _may_be_none(hint: Any) -> bool:
+    return type(None) in typing.get_args(hint)
+
+
 def _plain_type(hint: Any) -> type:
-    """`int | None` -> int."""
-    if isinstance(hint, types.UnionType):
-        return next(kind for kind in hint.__args__ if kind is not type(None))
-    return hint
+    """`int | None` -> int; `Literal["1", "2"]` -> str."""
+    if _may_be_none(hint):
+        return next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    choices = _choices(hint)
+    return type(choices[0]) if choices else hint
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
 
 
 def _override(config: Any, part: str, given: Mapping[str, Any]) -> Any:
@@ -206,37 +238,3 @@ def field_groups(config_class: type) -> dict[str, dict[str, str]]:
             doc = " ".join(str(below.value.value).split())
         groups.setdefault(title, {})[field.target.id] = doc
     return groups
-
-
-# Numbers of a config that must lie in a range; errors name the field.
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """`closed`: lowest and highest value by field; `positive`: fields of any value above 0."""
-
-    closed: Mapping[str, tuple[float, float]]
-    positive: Collection[str]
-
-    def check(self, name: str, value: object, annotation: object) -> None:
-        """Refuse a field's value that is no number, or out of its range; other fields pass.
-
-        Raises:
-            ConfigError: it names the field.
-        """
-        if value is None and "None" in str(annotation):
-            return
-        if name not in self.closed and name not in self.positive:
-            return
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ConfigError(name, f"{value!r} is not a number")
-        if annotation is not float and not isinstance(value, int):
-            raise ConfigError(name, f"{value!r} is not a whole number")
-        if name in self.positive:
-            if not 0 < value < math.inf:
-                raise ConfigError(name, f"{value} is not a positive number")
-            return
-        low, high = self.closed[name]
-        if not low <= value <= high:
-            limit = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-            raise ConfigError(name, f"{value} is out of range: give {limit}")

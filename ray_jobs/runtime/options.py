@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 
 from data.errors import ConfigError
+from ray_jobs.fields import Count, Natural, check_fields
 
 
 @dataclass(frozen=True)
 class JobOptions:
     """Where a job runs and what it may use; the same for every job."""
 
+    # Results and machines
     output_dir: str = "runs/latest"
     """Run directory for the results: a local path, file:// or s3:// URI."""
 
@@ -21,23 +23,20 @@ class JobOptions:
     use_gpu: bool | None = None
     """Whether each worker takes a GPU; default: if the cluster has any or can start any."""
 
-    cpus_per_worker: int | None = None
+    cpus_per_worker: Count | None = None
     """CPUs of each worker; default: the nodes' CPUs shared out, or 1 with a GPU."""
 
-    max_failures: int = 3
+    max_failures: Natural = 3
     """How often the workers are started again after one of them died."""
 
-    price_cents_per_hour: int | None = None
+    price_cents_per_hour: Natural | None = None
     """Price of the machines in cents per hour, to show the cost so far."""
 
     def __post_init__(self) -> None:
         low, high = self.worker_range
         if not 1 <= low <= high:
             raise ConfigError("num_workers", f'must be "N" or "LOW-HIGH", not {self.num_workers!r}')
-        if self.max_failures < 0:
-            raise ConfigError("max_failures", f"must not be negative: {self.max_failures}")
-        if self.cpus_per_worker is not None and self.cpus_per_worker < 1:
-            raise ConfigError("cpus_per_worker", f"must be at least 1: {self.cpus_per_worker}")
+        check_fields(self)
 
     @property
     def worker_range(self) -> tuple[int, int]:

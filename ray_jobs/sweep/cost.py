@@ -88,8 +88,8 @@ def check_limit(config: SweepConfig, by_hand: int | None) -> None:
     Raises:
         ConfigError: there is one, and the price of a node is not known.
     """
-    if config.max_cost_usd is not None and known_prices(by_hand) == Prices():
-        raise ConfigError("max_cost_usd", "needs the price of a node: --price-cents-per-hour")
+    if config.max_cost_cents is not None and known_prices(by_hand) == Prices():
+        raise ConfigError("max_cost_cents", "needs the price of a node: --price-cents-per-hour")
 
 
 def node_share(needs: Resources, node: Resources) -> float:
@@ -167,7 +167,7 @@ class NodeMeter:
         self._now = self._rate()
         unpriced = self._now.unpriced_nodes or self.cost_cents is None
         if self._max_cost_cents is not None and unpriced:
-            raise ConfigError("max_cost_usd", "needs the price of a node: --price-cents-per-hour")
+            raise ConfigError("max_cost_cents", "needs the price of a node: --price-cents-per-hour")
         self._save(ahead_s=SAVE_INTERVAL_S)
         self._thread.start()
         return self
@@ -200,7 +200,7 @@ class NodeMeter:
             raise self._problem
         if self.spent:
             raise RefusedError(
-                "the money (max_cost_usd) is spent before a trial could run: give more; what is "
+                "the money (max_cost_cents) is spent before a trial could run: give more; what is "
                 "ready stays"
             )
 

@@ -70,7 +70,7 @@ def leave_best(
     if best is None:
         reasons = {trial.reason for trial in ledger.trials if trial.reason}
         why = f": {sorted(reasons)[0]}" if reasons else ""
-        mend = "; add --resume and a larger --max-cost-usd" if ledger.open_trials() else ""
+        mend = "; add --resume and a larger --max-cost-cents" if ledger.open_trials() else ""
         raise JobError(
             f"the sweep ended ({ledger.ended}) before a trial had a result or a checkpoint{why}"
             f"{mend}"

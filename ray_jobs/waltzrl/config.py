@@ -1,12 +1,13 @@
 """`WaltzConfig`: everything that decides a WaltzRL run, checked field by field."""
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from data.errors import ConfigError
 from data.files import check_local_files
-from ray_jobs.cli import Ranges
+from ray_jobs.fields import Count, Natural, Positive, Seed, Share, Weight, check_fields
 
 WORLD = "waltz-world"
 """Name of the embedded text world and of its base model."""
@@ -17,42 +18,8 @@ PAPER_LEARNING_RATE = 5e-7
 SINGLE = 3
 """Number of the stage that trains one model without feedback."""
 
-_RANGES = Ranges(
-    closed={
-        "epochs": (1, math.inf),
-        "max_steps": (1, math.inf),
-        "stage1_steps": (1, math.inf),
-        "single_steps": (0, math.inf),
-        "batch_size": (1, math.inf),
-        "gradient_accumulation": (1, math.inf),
-        "warmup_steps": (0, math.inf),
-        "final_learning_rate_share": (0, 1),
-        "updates_per_rollout": (1, math.inf),
-        "max_rounds": (1, 8),
-        "alpha": (0, math.inf),
-        "lambda_stage1": (0, math.inf),
-        "gamma": (0, math.inf),
-        "beta": (0, math.inf),
-        "importance_cap": (1, math.inf),
-        "max_answer_tokens": (1, math.inf),
-        "max_feedback_tokens": (1, math.inf),
-        "seed": (0, 2**63 - 1),
-        "checkpoint_every_steps": (1, math.inf),
-        "keep_checkpoints": (1, math.inf),
-        "eval_every_steps": (1, math.inf),
-        "validation_prompts": (3, math.inf),
-        "test_prompts": (3, math.inf),
-    },
-    positive=("learning_rate", "clip_norm", "epsilon", "temperature", "checkpoint_every_minutes"),
-)
-
-_CHOICES: Mapping[str, tuple[object, ...]] = {
-    "stage": ("1", "2", "both"),
-    "prompts": ("world", "instruct"),
-    "zero_stage": (0, 1, 2, 3),
-    "dtype": ("float32", "bfloat16"),
-    "rollout": ("hf", "cb", "http"),
-}
+Prompts = Annotated[int, Field(ge=3)]
+"""At least one of each kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +30,7 @@ class WaltzConfig:
         ConfigError: a value out of its range, or two that do not fit; it names the field.
     """
 
+    # Models, prompts and stages
     model: str = WORLD
     """Model both agents start from: waltz-world (embedded), a Hugging Face name or a folder."""
     data: str = WORLD
@@ -72,57 +40,60 @@ class WaltzConfig:
     """Files with the test prompts, and no others; default: a share of the dataset."""
     allow_leak: bool = False
     """Train although test prompts are near duplicates of training prompts."""
-    prompts: str = "world"
+    prompts: Literal["world", "instruct"] = "world"
     """System prompts: world, or instruct for real chat models."""
-    stage: str = "both"
+    stage: Literal["1", "2", "both"] = "both"
     """1 (feedback agent alone), 2 (both agents, from a stage 1 of this run directory), both."""
 
-    epochs: int = 5
+    # WaltzRL training
+    epochs: Count = 5
     """Stage 2: passes over the training prompts."""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Stage 2: steps after which it ends even within its epochs; none for no limit."""
-    stage1_steps: int = 100
+    stage1_steps: Count = 100
     """Stage 1: optimizer steps."""
-    single_steps: int = 0
+    single_steps: Natural = 0
     """Steps of one model trained without feedback, to compare with; 0 leaves it out."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Prompts per optimizer step, over all workers."""
-    gradient_accumulation: int = 1
+    gradient_accumulation: Count = 1
     """Parts in which a worker computes its share of a step."""
-    learning_rate: float = 5e-7
+    learning_rate: Positive = 5e-7
     """Of both agents, after the warm-up."""
-    warmup_steps: int = 0
+    warmup_steps: Natural = 0
     """Steps of linear warm-up in each stage."""
-    final_learning_rate_share: float = 1.0
+    final_learning_rate_share: Share = 1.0
     """What is left of the learning rate at a stage's end, falling linearly from the warm-up on; 1
     keeps it constant."""
-    clip_norm: float = 1.0
+    clip_norm: Positive = 1.0
     """Largest norm of an agent's gradient."""
-    updates_per_rollout: int = 1
+    updates_per_rollout: Count = 1
     """Optimizer steps on the same dialogues."""
 
-    max_rounds: int = 1
+    # Rewards and loss
+    max_rounds: Annotated[int, Field(ge=1, le=8)] = 1
     """T_max: feedback rounds per dialogue."""
-    alpha: float = 0.65
+    alpha: Weight = 0.65
     """Weight of the improvement times label reward."""
-    lambda_stage1: float = 0.65
+    lambda_stage1: Weight = 0.65
     """Weight of the label reward in stage 1; in stage 2 it is 0."""
-    gamma: float = 0.1
+    gamma: Weight = 0.1
     """Weight of the format reward."""
-    beta: float = 0.01
+    beta: Weight = 0.01
     """Weight of the KL penalty."""
-    epsilon: float = 0.2
+    epsilon: Positive = 0.2
     """Clipping range of the probability ratio."""
-    importance_cap: float = 2.0
+    importance_cap: Annotated[float, Field(ge=1)] = 2.0
     """Largest weight that corrects for a sampler whose arithmetic differs."""
 
-    temperature: float = 1.0
+    # Sampling
+    temperature: Positive = 1.0
     """Of sampling, in training and evaluation."""
-    max_answer_tokens: int = 512
+    max_answer_tokens: Count = 512
     """Longest answer of the conversation agent."""
-    max_feedback_tokens: int = 512
+    max_feedback_tokens: Count = 512
     """Longest feedback."""
-    rollout: str = "hf"
+    rollout: Literal["hf", "cb", "http"] = "hf"
     """Sampler: hf (transformers' generate), cb (its continuous batching, for GPUs; not
     repeatable) or http (a vLLM or SGLang server for each agent)."""
     conversation_server: str | None = None
@@ -131,43 +102,41 @@ class WaltzConfig:
     feedback_server: str | None = None
     """With http: the feedback agent's server, of the same form."""
 
+    # Judges
     train_judge: str = "rules"
     """Judge of the rewards: rules (of the embedded world), FORM@URL@MODEL (a server) or
     FORM@local:MODEL (on the workers); FORM is wildguard or llama-guard."""
     eval_judge: str = "rules"
     """Judge of held-out answers; one that gave no reward, for figures that mean something."""
 
-    zero_stage: int = 0
+    # Memory and precision
+    zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO stage of the trained agents."""
     offload_optimizer: bool = False
     """Keep optimizer states in host memory."""
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights in forward and backward: float32 or bfloat16; masters are float32."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass, for memory."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides order of prompts, sampling and the choice of samples."""
 
-    checkpoint_every_steps: int = 50
+    # WaltzRL checkpoints
+    checkpoint_every_steps: Count = 50
     """Steps between checkpoints."""
-    checkpoint_every_minutes: float = 10.0
+    checkpoint_every_minutes: Positive = 10.0
     """Minutes after which a checkpoint is due even between those steps."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Count = 2
     """Newest checkpoints kept; older ones are deleted."""
-    eval_every_steps: int = 50
+    eval_every_steps: Count = 50
     """Steps between validations."""
-    validation_prompts: int = 200
+    validation_prompts: Prompts = 200
     """Held-out prompts of a validation, an equal number of each kind."""
-    test_prompts: int = 600
+    test_prompts: Prompts = 600
     """Held-out prompts of the final evaluation, an equal number of each kind."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            _RANGES.check(field.name, getattr(self, field.name), field.type)
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                listed = ", ".join(map(str, choices))
-                raise ConfigError(name, f"{getattr(self, name)!r} is not one of {listed}")
+        check_fields(self)
         if not self.model.strip():
             raise ConfigError("model", "is empty: give a model's name or folder")
         if self.zero_stage == 0 and self.dtype == "bfloat16":

@@ -236,7 +236,7 @@ def test_spent_money_ends_the_sweep_with_the_best_so_far(
     monkeypatch.setattr(Prices, "rate", rate)
     monkeypatch.setattr(cost, "LOOK_INTERVAL_S", 0.1)
     long = replace(BASE, epochs=200, enable_early_stopping=False)
-    config = replace(SWEEP, max_cost_usd=1.0, checks=90)
+    config = replace(SWEEP, max_cost_cents=100, checks=90)
     result = sweep(tmp_path, data, config, long, price_cents_per_hour=100)
     ledger = ledger_of(tmp_path)
     assert ledger["ended"] == "the money is spent"
@@ -267,7 +267,9 @@ def test_optuna_resumed_tells_of_ended_trials_and_never_exceeds_their_number(
     monkeypatch.setattr(OptunaSearch, "add_evaluated_point", add_evaluated_point)
     monkeypatch.setattr(cost, "LOOK_INTERVAL_S", 0.02)
     base = replace(BASE, epochs=1, enable_early_stopping=False)
-    config = replace(SWEEP, search="optuna", scheduler="none", trials=5, checks=3, max_cost_usd=1.0)
+    config = replace(
+        SWEEP, search="optuna", scheduler="none", trials=5, checks=3, max_cost_cents=100
+    )
     with monkeypatch.context() as spent:
         spent.setattr(Prices, "rate", rate)
         sweep(tmp_path, data, config, base, price_cents_per_hour=100)
@@ -276,7 +278,7 @@ def test_optuna_resumed_tells_of_ended_trials_and_never_exceeds_their_number(
     ended = [trial for trial in before["trials"] if trial["state"] == "finished"]
     assert 2 <= len(ended) < 5
     lines.lines.clear()
-    sweep(tmp_path, data, replace(config, resume=True, max_cost_usd=None), base)
+    sweep(tmp_path, data, replace(config, resume=True, max_cost_cents=None), base)
     trials = ledger_of(tmp_path)["trials"]
     assert [trial["number"] for trial in trials] == [1, 2, 3, 4, 5]
     assert {trial["state"] for trial in trials} == {"finished"}
@@ -295,11 +297,11 @@ def test_a_harvest_that_costs_more_than_there_is_ends_before_a_trial(
 ):
     monkeypatch.setattr(Prices, "rate", lambda _: Rate(1e12))
     monkeypatch.setattr(cost, "LOOK_INTERVAL_S", 0.02)
-    config = replace(SWEEP, max_cost_usd=1.0)
+    config = replace(SWEEP, max_cost_cents=100)
     plan = make_plan(job_spec(BASE, config), config)
     options = JobOptions(output_dir=str(tmp_path), price_cents_per_hour=100)
     texts = DataConfig(documents=60, languages="en")
-    with pytest.raises(RefusedError, match="max_cost_usd.* is spent before a trial could run"):
+    with pytest.raises(RefusedError, match="max_cost_cents.* is spent before a trial could run"):
         sweep_sae(plan, BASE, lambda watch: prepare_for(BASE, texts, options, watch), options)
     assert not (tmp_path / "sweep.json").exists()
     assert json.loads((tmp_path / "spend.json").read_text())["cents"] > 100

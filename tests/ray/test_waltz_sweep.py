@@ -121,7 +121,9 @@ def test_spent_money_leaves_the_best_so_far_and_more_of_it_goes_on_from_there(
     monkeypatch.setattr("ray_jobs.sweep.cost.LOOK_INTERVAL_S", 0.05)
     long = replace(base, max_steps=10)
     prompts = open_prompts(long)
-    config = SweepConfig(trials=1, space="alpha=0.3,1", metric="faults", checks=5, max_cost_usd=1.0)
+    config = SweepConfig(
+        trials=1, space="alpha=0.3,1", metric="faults", checks=5, max_cost_cents=100
+    )
     result = sweep(config)
     ledger = json.loads((tmp_path / "sweep.json").read_text())
     (first,) = ledger["trials"]
@@ -130,7 +132,7 @@ def test_spent_money_leaves_the_best_so_far_and_more_of_it_goes_on_from_there(
     check_best(tmp_path)
     history = json.loads((tmp_path / "best" / "training_history.json").read_text())["stage_2"]
     assert history["stopped"]["reason"] == "ended from outside"
-    sweep(replace(config, resume=True, max_cost_usd=None))
+    sweep(replace(config, resume=True, max_cost_cents=None))
     (again,) = trials_of(tmp_path)
     assert again["state"] == "finished"
     assert [report["check"] for report in again["reports"]] == [1, 2, 3, 4, 5]

@@ -34,7 +34,7 @@ def test_a_mistake_on_the_command_line_is_one_line(main, argv, message):
         (["--k", "9999"], "k: 9999 is more than n_latents"),
         (["--num-workers", "two"], 'num_workers: must be "N" or "LOW-HIGH"'),
         (["--num-workers", "4-2"], 'num_workers: must be "N" or "LOW-HIGH"'),
-        (["--max-failures", "-1"], "max_failures: must not be negative"),
+        (["--max-failures", "-1"], "max_failures: -1 is out of range: give at least 0"),
     ],
 )
 def test_a_value_out_of_range_names_its_field(argv, message):

@@ -106,9 +106,11 @@ def test_train_leaves_a_run_that_the_detector_opens(run, tmp_path, capsys):
     assert verify(Store.open(str(out))) == 6
     detector = SAEPIIDetector.from_run(f"file://{out}")
     assert list(itertools.chain(*detector.detect_batch(["rain", "Emma"])))
-    train.main(flags)
-    again = capsys.readouterr().out.splitlines()
-    assert "already complete" in again[0] and again[-1] == lines[-1]
+    command = [sys.executable, "-m", "ray_jobs.pii.train", *flags[:-1]]
+    again = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    first, scores, last = again.stdout.splitlines()
+    assert "already complete" in first and "strict F1: latents " in scores
+    assert last == f"pii    file://{out}/classifiers"
 
 
 def test_train_does_not_write_into_the_run_of_another_job(run, tmp_path):

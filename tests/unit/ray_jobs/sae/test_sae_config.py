@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import sys
+import typing
 
 import pytest
 
@@ -11,7 +12,9 @@ from ray_jobs.cli import field_groups, parse_recipe
 from ray_jobs.sae.config import RECIPES, SAEConfig, full
 
 NUMBERS = [
-    field.name for field in dataclasses.fields(SAEConfig) if field.type in (int, float, int | None)
+    name
+    for name, hint in typing.get_type_hints(SAEConfig).items()
+    if hint in (int, float, int | None)
 ]
 
 

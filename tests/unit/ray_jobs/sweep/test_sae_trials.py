@@ -79,7 +79,7 @@ def test_the_probe_is_deterministic_and_leaves_the_sae_alone():
 
 
 def test_a_limit_without_a_price_is_refused_before_anything_starts():
-    with pytest.raises(ConfigError, match="max_cost_usd: needs the price of a node"):
+    with pytest.raises(ConfigError, match="max_cost_cents: needs the price of a node"):
         sae_sweep.main(["--max-cost-usd", "5"])
 
 

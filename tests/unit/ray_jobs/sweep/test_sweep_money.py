@@ -113,7 +113,7 @@ def test_time_without_a_price_is_paid_once_there_is_one(nodes, store):
         meter.look()
         assert meter.cost_cents is None and not meter.spent
     nodes.rate = Rate(200.0)
-    with pytest.raises(ConfigError, match="max_cost_usd: needs the price of a node: --price"):
+    with pytest.raises(ConfigError, match="max_cost_cents: needs the price of a node: --price"):
         nodes.meter(store, max_cost_cents=1.0).__enter__()
     assert nodes.meter(store, by_hand=100).cost_cents == 100.0
 

@@ -75,7 +75,7 @@ def test_a_whole_trial_goes_before_all_that_was_interrupted(store):
 
 def test_without_any_checkpoint_the_mend_is_said(store):
     sweep = Sweep(store, [[0.5], [0.2]], [None, None])
-    with pytest.raises(JobError, match="before a trial had a result .* larger --max-cost-usd"):
+    with pytest.raises(JobError, match="before a trial had a result .* larger --max-cost-cents"):
         sweep.leave()
     failed = Sweep(store, [[]], [None])
     failed.ledger.trials[0].state, failed.ledger.trials[0].reason = FAILED, "the loss is not finite"

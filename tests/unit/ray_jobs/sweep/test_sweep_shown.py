@@ -62,7 +62,7 @@ def test_the_live_table_shows_config_rung_metric_cost_and_time(plan, ledger):
 
 
 def test_the_live_table_says_what_money_there_is(plan, ledger):
-    limited = replace(plan, config=replace(CONFIG, max_cost_usd=20.0))
+    limited = replace(plan, config=replace(CONFIG, max_cost_cents=2000))
     first = live_table(limited, ledger, 1234.0, concurrent=2).splitlines()[0]
     assert first.endswith(", $12.34 spent of $20.00")
     unknown = live_table(plan, ledger, None, concurrent=2).splitlines()[0]

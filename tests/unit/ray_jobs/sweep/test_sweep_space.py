@@ -79,14 +79,14 @@ def test_a_metric_that_the_job_does_not_report_is_refused():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"trials": 0}, "trials: must be at least 1"),
-        ({"reduction_factor": 1}, "reduction_factor: must be at least 2"),
-        ({"rung_spacing": 1}, "rung_spacing: must be at least 2"),
+        ({"trials": 0}, "trials: 0 is out of range: give at least 1"),
+        ({"reduction_factor": 1}, "reduction_factor: 1 is out of range: give at least 2"),
+        ({"rung_spacing": 1}, "rung_spacing: 1 is out of range: give at least 2"),
         ({"checks": 4, "grace_checks": 5}, "grace_checks: 5 is more than checks"),
         ({"search": "grid"}, "search: 'grid' is not one of random, optuna"),
         ({"scheduler": "pbt"}, "scheduler: 'pbt' is not one of asha, none"),
-        ({"max_cost_usd": 0.0}, "max_cost_usd: must be above 0"),
-        ({"max_concurrent": 0}, "max_concurrent: must be at least 1"),
+        ({"max_cost_cents": 0}, "max_cost_cents: 0 is out of range: give at least 1"),
+        ({"max_concurrent": 0}, "max_concurrent: 0 is out of range: give at least 1"),
     ],
 )
 def test_a_mistaken_sweep_names_its_field(fields, message):

@@ -31,11 +31,11 @@ def test_a_trial_has_as_many_checks_as_the_sweep_says_and_saves_at_each(batch_si
         (["--metric", "fvu"], "metric: 'fvu' is not reported; there are faults, asr, orr"),
         (["--space", "alpha=-1,1"], "alpha: -1.0 is out of range"),
         (["--space", "epsilon=0.1,0.2"], "epsilon"),
-        (["--max-cost-usd", "5"], "max_cost_usd: needs the price of a node"),
+        (["--max-cost-usd", "5"], "max_cost_cents: needs the price of a node"),
         # The recipe's intervals would be too long for it, but a trial has its own.
         (
             ["--stage1-steps", "10", "--max-steps", "20", "--max-cost-usd", "5"],
-            "max_cost_usd: needs the price of a node",
+            "max_cost_cents: needs the price of a node",
         ),
     ],
 )
