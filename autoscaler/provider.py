@@ -7,7 +7,7 @@ here Ray's calls become theirs, and their errors become Ray's.
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import cached_property, wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
@@ -27,6 +27,7 @@ from autoscaler.errors import AutoscalerError
 from autoscaler.lambda_cloud.tags import KIND_HEAD, NODE_KIND
 from autoscaler.money.budget import cost_in_words
 from autoscaler.nodes.cluster import Cluster
+from autoscaler.nodes.head import Head
 from autoscaler.nodes.ray_logs import quieten_ray
 from autoscaler.session import Session, open_session
 from autoscaler.ssh.runner import CheckedSSHCommandRunner
@@ -89,6 +90,11 @@ class LambdaNodeProvider(NodeProvider):
                     bootstrap.write_files(self.cluster_name, session.key, session.url)
                 self._opened = Cluster(self.cluster_name, config, session)
             return self._opened
+
+    @cached_property
+    def _head(self) -> Head:
+        """The laptop's."""
+        return Head(self.cluster)
 
     # Reading
 
@@ -170,7 +176,7 @@ class LambdaNodeProvider(NodeProvider):
 
     @rays_error
     def _create_head(self, node_config: dict[str, Any], tags: dict[str, str]) -> str:
-        return self.cluster.create_head(node_config, tags)
+        return self._head.create(node_config, tags)
 
     @rays_error
     def set_node_tags(self, node_id: str, tags: dict[str, str]) -> None:
@@ -186,7 +192,7 @@ class LambdaNodeProvider(NodeProvider):
 
     def report_unhealthy(self, node_id: str, reason: str) -> None:
         """For a node that cannot serve: it ends, and its place is left alone for a while."""
-        self.cluster.fitness.report_unhealthy(node_id, reason)
+        self.cluster.health.report_unhealthy(node_id, reason)
 
     def cleanup_cluster_resources(self) -> None:
         """The end of `ray down`: verifies that nothing bills, and removes the cluster's files.
@@ -230,7 +236,7 @@ class LambdaNodeProvider(NodeProvider):
             "process_runner": process_runner,
             "use_internal_ip": use_internal_ip,
         }
-        ssh = CheckedSSHCommandRunner(self.cluster.fitness, self.cluster.handover_from, **common)
+        ssh = CheckedSSHCommandRunner(self.cluster.health, self.cluster.handover_from, **common)
         if docker_config and docker_config.get("container_name"):
             docker = DockerCommandRunner(docker_config, **common)
             # The health check is the machine's, not the container's.
@@ -251,5 +257,5 @@ class LambdaNodeProvider(NodeProvider):
 
     @rays_error
     def prepare_for_head_node(self, cluster_config: dict[str, Any]) -> dict[str, Any]:
-        region, ssh_key_name, former = self.cluster.head_bootstrap_parameters()
+        region, ssh_key_name, former = self._head.bootstrap_parameters()
         return bootstrap.prepare_for_head(cluster_config, region, ssh_key_name, former)

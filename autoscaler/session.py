@@ -6,6 +6,7 @@ this machine, whatever process it lives in.
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,15 +84,18 @@ class Session:
             self.events,
             clock=clock,
         )
-        self.cluster_end = ClusterEnd(
+
+    @cached_property
+    def cluster_end(self) -> ClusterEnd:
+        return ClusterEnd(
             self.client,
             self.journal,
             self.ledger,
             self.reconciler,
             self.terminator,
             self.events,
-            clock=clock,
-            sleep=sleep,
+            clock=self.clock,
+            sleep=self.sleep,
         )
 
     def reconciler(self, cluster: str) -> Reconciler:

@@ -103,15 +103,27 @@ class Reconciler:
             logger.warning("could not record what the list shows: %s", error)
         return self._collect([i for i in watched if i.outcome in UNWANTED], by_nonce)
 
-    def give_up(self) -> None:
-        """The cluster is to end: nobody waits for its launches any more. Raises StateError.
-
-        Launches that may still be in flight stay open until they cannot be.
-        """
+    def unsettled(self, since_s: float) -> list[str]:
+        """The cluster is to end since `since_s`: its launches that may yet make a machine. Those
+        past their time are settled. Never raises StateError."""
         now_s = self._clock()
-        for intent in self._journal.unresolved(self._cluster):
-            if intent.outcome is Outcome.OPEN and now_s - intent.created_s > IN_FLIGHT_S:
-                self._launcher.settle(intent, Outcome.GIVEN_UP, detail="the cluster is ending")
+        try:
+            with suppress(StateError):
+                self._give_up(now_s)
+            intents = self._journal.unresolved(self._cluster)
+        except StateError as error:
+            over = now_s - since_s > IN_FLIGHT_S + SETTLE_S
+            return [] if over else [f"a launch may be under way: {error}"]
+        waiting: list[str] = []
+        for intent in intents:
+            # Only a state file that cannot be written leaves one open for so long.
+            given_up_s = intent.settled_s or intent.created_s + IN_FLIGHT_S
+            if now_s - given_up_s > SETTLE_S:
+                with suppress(StateError):
+                    self._journal.settle(intent.nonce, Outcome.ABSENT, now_s)
+            else:
+                waiting.append(f"launch {intent.nonce} ({intent.offering}): outcome unknown")
+        return waiting
 
     def _check_account(self, instances: Iterable[Instance]) -> None:
         """Raises AuthError if what bills, or a launch that may yet make a machine, is of a key
@@ -133,6 +145,13 @@ class Reconciler:
                 "not see it: use that account's key; or, if Lambda's console shows that nothing "
                 "runs, move ~/.raylambda/state.db away"
             )
+
+    def _give_up(self, now_s: float) -> None:
+        """Nobody waits for launches any more; those that may be in flight stay open until they
+        cannot be."""
+        for intent in self._journal.unresolved(self._cluster):
+            if intent.outcome is Outcome.OPEN and now_s - intent.created_s > IN_FLIGHT_S:
+                self._launcher.settle(intent, Outcome.GIVEN_UP, detail="the cluster is ending")
 
     def _age(self, intent: Intent, arrived: list[Instance] | None, now_s: float) -> None:
         if intent.outcome is Outcome.OPEN and now_s - intent.created_s > IN_FLIGHT_S:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from autoscaler.domain import Charge, Instance, Status
 from autoscaler.errors import StateError, TeardownUnverifiedError, UnavailableError, UserError
 from autoscaler.events import EventLog
-from autoscaler.instances.journal import Journal, Outcome
+from autoscaler.instances.journal import Journal
 from autoscaler.instances.launcher import SETTLE_S
-from autoscaler.instances.reconcile import IN_FLIGHT_S, Reconciler
+from autoscaler.instances.reconcile import Reconciler
 from autoscaler.instances.terminator import Terminator
 from autoscaler.lambda_cloud.client import LambdaClient
 from autoscaler.lambda_cloud.tags import KIND_HEAD, NODE_KIND, belongs_to, nonce_of
@@ -198,7 +198,7 @@ class ClusterEnd:
                     raise error
                 failed[instance_id] = f"{instance_id}: {error}"
         waiting = [f"{id_}: ending" for id_ in (*look.live, *look.leaving) if id_ not in failed]
-        return (*failed.values(), *waiting, *self.unsettled(cluster, watch.started_s))
+        return (*failed.values(), *waiting, *watch.reconciler.unsettled(watch.started_s))
 
     def _look(self, cluster: str, spared: Collection[str], watch: _Watch) -> _Look:
         instances = self._client.list_instances()
@@ -218,28 +218,6 @@ class ClusterEnd:
             tuple(id_ for id_ in live if id_ not in spared),
             tuple(id_ for id_ in (*known.collected, *leaving) if id_ not in spared),
         )
-
-    def unsettled(self, cluster: str, since_s: float) -> list[str]:
-        """Launches of a cluster that ends whose machine may yet appear; nobody waits for them any
-        more, and those past their time are settled. `since_s` is when the end began."""
-        now_s = self._clock()
-        try:
-            with suppress(StateError):
-                self._reconciler(cluster).give_up()
-            intents = self._journal.unresolved(cluster)
-        except StateError as error:
-            over = now_s - since_s > IN_FLIGHT_S + SETTLE_S
-            return [] if over else [f"a launch may be under way: {error}"]
-        waiting: list[str] = []
-        for intent in intents:
-            # Only a state file that cannot be written leaves one open for so long.
-            given_up_s = intent.settled_s or intent.created_s + IN_FLIGHT_S
-            if now_s - given_up_s > SETTLE_S:
-                with suppress(StateError):
-                    self._journal.settle(intent.nonce, Outcome.ABSENT, now_s)
-            else:
-                waiting.append(f"launch {intent.nonce} ({intent.offering}): outcome unknown")
-        return waiting
 
     def _report(self, cluster: str, found: dict[str, float], started_s: float) -> Teardown:
         now_s = self._clock()

@@ -1,29 +1,22 @@
-"""One cluster as Ray's node provider needs it, without Ray."""
+"""One cluster as Ray sees it: its nodes listed, launched, tagged and terminated, without Ray.
+
+`provider.py` turns Ray's calls into these; `head.py` adds what only the laptop does. With each
+new list the cluster is maintained (`maintenance.py`).
+"""
 
 import logging
 import os
+import threading
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 
-from autoscaler.bootstrap import preflight
-from autoscaler.bootstrap.config import (
-    NodeConfig,
-    ProviderConfig,
-    Section,
-    parse_node_config,
-)
-from autoscaler.bootstrap.preflight import head_regions, resolve_ssh_key
-from autoscaler.errors import (
-    AmbiguousLaunchError,
-    AutoscalerError,
-    BudgetError,
-    ConfigError,
-    ConflictError,
-    StateError,
-)
+from autoscaler.bootstrap.config import NodeConfig, ProviderConfig, Section, parse_node_config
+from autoscaler.bootstrap.preflight import resolve_ssh_key
+from autoscaler.domain import Instance, InstanceType, Status
+from autoscaler.errors import AccountError, AuthError, AutoscalerError, ConfigError, StateError
 from autoscaler.events import WATCHING
 from autoscaler.instances.acquire import Choice
-from autoscaler.instances.launcher import NodeSpec
+from autoscaler.instances.launcher import Launched, NodeSpec
 from autoscaler.instances.teardown import Teardown
 from autoscaler.lambda_cloud.tags import (
     KIND_HEAD,
@@ -32,14 +25,18 @@ from autoscaler.lambda_cloud.tags import (
     STATUS_UP_TO_DATE,
     STATUS_UPDATE_FAILED,
     USER_NODE_TYPE,
+    launch_tags,
     mutable_tags,
 )
-from autoscaler.money.handover import Handover, Row
-from autoscaler.nodes.creation import Creator
-from autoscaler.nodes.fitness import Fitness
-from autoscaler.nodes.housekeeping import Housekeeper
+from autoscaler.money.handover import Handover
 from autoscaler.nodes.listing import FRESH_S, Node, NodeList
+from autoscaler.nodes.maintenance import BudgetEnforcer, HealthMonitor
 from autoscaler.session import Session
+
+CREATE_S = 120.0
+"""Time for one call; Ray asks for at most five nodes, and a launch slot comes every 12.5 s."""
+HOLD_S = 20.0
+"""Shortest time that a failing call takes: Ray repeats it every five seconds, without end."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +48,17 @@ class Cluster:
         self.name = name
         self.config = config
         self.session = session
-        self.nodes = NodeList(name, session)
-        self._creator = Creator(session, self.nodes)
-        self._housekeeper = Housekeeper(name, session, self.nodes, config.caps)
-        self.fitness = Fitness(
-            name, session, self.nodes, self.find, self.terminate, on_head=config.on_head
+        reconciler = session.reconciler(name)
+        self.nodes = NodeList(
+            name,
+            session.client,
+            reconciler,
+            session.ledger,
+            session.tags,
+            session.events,
+            session.clock,
         )
-        self._handover = Handover(
+        self.handover = Handover(
             name,
             config.caps,
             config.former_charges,
@@ -65,17 +66,41 @@ class Cluster:
             session.ledger,
             session.clock,
         )
+        self._budget = BudgetEnforcer(
+            name,
+            config.caps,
+            self.nodes,
+            self.terminate,
+            reconciler,
+            session.journal,
+            session.catalog,
+            session.events,
+            session.clock,
+        )
+        self.health = HealthMonitor(
+            name,
+            self.nodes,
+            self.find,
+            self.terminate,
+            session.client,
+            session.tags,
+            session.unavailable_offerings,
+            session.events,
+            session.clock,
+            on_head=config.on_head,
+        )
         self._ssh_key_name: str | None = config.ssh_key_name if config.on_head else None
-        self._is_checked = False
+        self._lock = threading.Lock()
+        self._failed_terminations: dict[str, str] = {}
 
-    # What there is
+    # Listing
 
     def visible(self, filters: Mapping[str, str]) -> list[str]:
         """Nodes for Ray's autoscaler. Raises AutoscalerError when nothing can be known."""
         with suppress(StateError):  # no launch without it, but every end
-            self._handover.from_laptop()
+            self.handover.from_laptop()
         if self.nodes.refresh():
-            self._keep_house()
+            self._maintain()
         return [
             node_id
             for node_id, node in self.nodes.all().items()
@@ -105,117 +130,103 @@ class Cluster:
             node = self.nodes.get(node_id)
         return node
 
-    # What is made
-
-    def create_workers(self, section: Section, tags: Mapping[str, str], count: int) -> list[str]:
-        """The new ids. Unless there are `count`, raises why, no sooner than `creation.HOLD_S`."""
-        with self._creator.held(self.name, tags, count) as made:
-            node = parse_node_config(section, tags.get(USER_NODE_TYPE, ""))
-            regions = self.config.regions_for(node)
-            if not regions:
-                raise ConfigError(
-                    f"node_config.regions: the cluster is in {', '.join(self.config.regions)}, "
-                    f"this node type may only be in {', '.join(node.regions)}"
-                )
-            choice = Choice(node.instance_types, regions, self.config.caps)
-            self._handover.from_laptop()
-            self._creator.create_workers(self._spec(node, tags), choice, count, made)
-        return made
-
-    def create_head(self, section: Section, tags: Mapping[str, str]) -> str:
-        """Checks everything against Lambda first. Raises AutoscalerError; nothing is left then.
-
-        After a launch without a clear answer that takes minutes: without a head there is no
-        other process that would end a machine that comes late. TeardownUnverifiedError where
-        Lambda does not let it be known.
-        """
-        node = parse_node_config(section, tags.get(USER_NODE_TYPE, ""))
-        self.nodes.refresh(0.0)
-        if running := [id_ for id_, n in self.nodes.all().items() if n.kind == KIND_HEAD]:
-            raise ConflictError(f"cluster {self.name!r} has a head already: {running[0]}")
-        regions = self.check()
-        ranked = head_regions(
-            self.config,
-            node,
-            regions,
-            self.session.catalog.current(),
-            self.session.unavailable_offerings.all(),
-        )
-        spec = self._spec(node, tags)
-        try:
-            return self._creator.create_head(spec, node.instance_types, ranked, self.config.caps)
-        except AmbiguousLaunchError as error:
-            logger.warning("%s; waiting until that is sure", error)
-            self.session.cluster_end.end_late_arrivals(self.name)
-            raise
-        except BudgetError as error:
-            raise self._handover.explained(error) from None
-
-    def check(self) -> tuple[str, ...]:
-        """Compares the YAML with what Lambda has; returns the regions that serve."""
-        self._is_checked = True
-        return preflight.check(self.config, self.session.client, self.session.catalog.current())
-
-    def head_bootstrap_parameters(self) -> tuple[str, str, list[Row]]:
-        """(region, name of the SSH key, what the run has cost before) for the head's own
-        configuration.
-
-        A cluster that is up already is checked here, before its head learns of the new YAML.
-        """
-        self.nodes.refresh()
-        heads = [n for n in self.nodes.all().values() if n.kind == KIND_HEAD]
-        if not heads:
-            raise ConflictError(f"cluster {self.name!r} has no head")
-        if not self._is_checked:
-            self.check()
-        region, head_id = heads[0].instance.region, heads[0].instance.id
-        return region, self._key_name(), self._handover.to_head(head_id)
-
     def handover_from(self, node_id: str) -> Handover | None:
-        """For what a head tells this machine; None for other nodes, and on the head itself."""
+        """For what a head reports to this machine; None for other nodes, and on the head."""
         node = self.find(node_id)
         is_other_head = node is not None and node.kind == KIND_HEAD and not self.config.on_head
-        return self._handover if is_other_head else None
+        return self.handover if is_other_head else None
 
-    def _spec(self, node: NodeConfig, tags: Mapping[str, str]) -> NodeSpec:
+    # Launching
+
+    def create_workers(self, section: Section, tags: Mapping[str, str], count: int) -> list[str]:
+        """Launches workers one after the other within CREATE_S; returns their ids.
+
+        Not idempotent. Unless there are `count`, raises why, no sooner than after HOLD_S; those
+        that were made live on, and the next list shows them. Ray takes a call that lasts over
+        ten minutes for lost.
+        """
+        started_s = self.session.clock()
+        made: list[str] = []
+        try:
+            node = parse_node_config(section, tags.get(USER_NODE_TYPE, ""))
+            choice = Choice(node.instance_types, self._regions(node), self.config.caps)
+            self.handover.from_laptop()
+            spec = self.spec(node, tags)
+            deadline_s = self.session.clock() + CREATE_S
+            while len(made) < count:
+                made.append(self.launch(spec, choice, deadline_s))
+        except AutoscalerError as error:
+            self.report_failure(tags, len(made), count, error)
+            left_s = started_s + HOLD_S - self.session.clock()
+            if left_s > 0:
+                self.session.sleep(left_s)
+            raise
+        return made
+
+    def spec(self, node: NodeConfig, tags: Mapping[str, str]) -> NodeSpec:
+        """Registers the cluster's SSH key with Lambda at the first use."""
         return NodeSpec(
             cluster=self.name,
             ray_tags=dict(tags),
-            ssh_key_name=self._key_name(),
+            ssh_key_name=self.ssh_key_name(),
             image_family=node.image,
             file_system_names=tuple(dict.fromkeys((*self.config.filesystems, *node.filesystems))),
         )
 
-    def _key_name(self) -> str:
+    def ssh_key_name(self) -> str:
         if self._ssh_key_name is None:
             self._ssh_key_name = resolve_ssh_key(self.config, self.session.client)
         return self._ssh_key_name
 
-    # What is ended
+    def launch(self, spec: NodeSpec, choice: Choice, deadline_s: float) -> str:
+        """One more node, which the list shows from now on; its id. See `Acquirer.acquire`."""
+        launched = self.session.acquirer.acquire(spec, choice, deadline_s)
+        instance = self._as_listed(spec, launched)
+        # Every tag of the launch is kept here too: Lambda may lose one.
+        self.session.tags.merge(instance.id, {**instance.tags, **spec.ray_tags})
+        self.nodes.add(instance)
+        return instance.id
 
-    def terminate(self, node_ids: Collection[str], why: str = "Ray asked") -> None:
-        """Idempotent; does not raise. What fails is tried again with the next list."""
-        self._housekeeper.end(node_ids, why)
+    def report_failure(
+        self, tags: Mapping[str, str], made: int, asked: int, error: AutoscalerError
+    ) -> None:
+        """For `raylambda status` and Ray's log; the same failure again is not repeated."""
+        node_type = tags.get(USER_NODE_TYPE, "")
+        fields: Mapping[str, str | int | None] = {
+            "cluster": self.name,
+            "node_type": node_type,
+            "asked": asked,
+            "made": made,
+            "code": error.code,
+            # A refused key is one fact, whichever request has met it.
+            "error": None if isinstance(error, AuthError | AccountError) else str(error),
+        }
+        topic = f"create {self.name} {node_type}"
+        if self.session.events.write_change(topic, "create-failed", **fields):
+            logger.warning("%s: %d of %d nodes: %s", node_type, made, asked, error)
 
-    def end(self) -> Teardown:
-        """Ends everything of the cluster and verifies it. See `ClusterEnd.terminate_all`."""
-        done = self.session.cluster_end.terminate_all(self.name)
-        self.nodes.drop(done.ended)
-        return done
+    def _regions(self, node: NodeConfig) -> tuple[str, ...]:
+        regions = self.config.regions_for(node)
+        if not regions:
+            raise ConfigError(
+                f"node_config.regions: the cluster is in {', '.join(self.config.regions)}, "
+                f"this node type may only be in {', '.join(node.regions)}"
+            )
+        return regions
 
-    def _keep_house(self) -> None:
-        self._housekeeper.end_again()
-        if not self.config.on_head:
-            return
-        self.session.events.write_change(
-            f"watch {self.name}", WATCHING, cluster=self.name, pid=os.getpid()
+    def _as_listed(self, spec: NodeSpec, launched: Launched) -> Instance:
+        """The machine as a list will show it: lists lag behind launches."""
+        name, region = launched.offering.instance_type, launched.offering.region
+        known = self.session.catalog.known(name)
+        return Instance(
+            id=launched.instance_id,
+            status=Status.BOOTING,
+            region=region,
+            instance_type=known or InstanceType(name, "", "", None, 0, 0, 0, 0),
+            tags=launch_tags(spec.ray_tags, spec.cluster, launched.nonce, launched.created_s),
         )
-        if self._housekeeper.enforce_budget():
-            return
-        for node_id, why in self._housekeeper.unfit().items():
-            self.fitness.report_unhealthy(node_id, why)
 
-    # What becomes of a node
+    # Tagging and terminating
 
     def set_tags(self, node_id: str, tags: Mapping[str, str]) -> None:
         """Merges the tags that change; Ray's verdict on a node's setup is acted upon."""
@@ -223,9 +234,37 @@ class Cluster:
         status = tags.get(NODE_STATUS)
         if status == STATUS_UPDATE_FAILED:
             if node := self.find(node_id, wait=True):
-                self.fitness.setup_failed(node)
+                self.health.setup_failed(node)
         elif status == STATUS_UP_TO_DATE:
-            self.fitness.setup_succeeded(node_id)
+            self.health.setup_succeeded(node_id)
+
+    def terminate(self, node_ids: Collection[str], why: str = "Ray asked") -> None:
+        """Idempotent; does not raise. What fails is tried again with the next list."""
+        ended = self.session.terminator.terminate(node_ids, why)
+        self.nodes.drop(ended.gone)
+        with self._lock:
+            for node_id in ended.gone:
+                self._failed_terminations.pop(node_id, None)
+            self._failed_terminations |= dict.fromkeys(ended.failed, why)
+
+    def end(self) -> Teardown:
+        """Terminates all of the cluster and verifies it. See `ClusterEnd.terminate_all`."""
+        done = self.session.cluster_end.terminate_all(self.name)
+        self.nodes.drop(done.ended)
+        return done
+
+    def _maintain(self) -> None:
+        """With each new list: what nobody asks for, and must be done."""
+        with self._lock:
+            failed = dict(self._failed_terminations)
+        for why in dict.fromkeys(failed.values()):
+            self.terminate([id_ for id_, reason in failed.items() if reason == why], why)
+        if not self.config.on_head:
+            return
+        topic = f"watch {self.name}"
+        self.session.events.write_change(topic, WATCHING, cluster=self.name, pid=os.getpid())
+        if not self._budget.enforce():
+            self.health.terminate_stuck()
 
 
 def _matches(tags: Mapping[str, str], filters: Mapping[str, str]) -> bool:

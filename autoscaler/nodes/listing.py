@@ -1,4 +1,4 @@
-"""The cluster's nodes as Ray may see them: a list that never flaps.
+"""The node list: the cluster's nodes as Ray may see them, without flapping.
 
 Ray takes a node that one list leaves out for dead, and reinstalls Ray over it when the next
 list shows it again. So a node is gone only when Lambda says so of itself; a failing API is
@@ -12,16 +12,19 @@ without the tags that Ray needs (quarantined: to be ended with the cluster, neve
 import logging
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from autoscaler.domain import Instance
 from autoscaler.errors import AutoscalerError, NotFoundError, StateError, UnavailableError
-from autoscaler.events import LIST_FAILED
+from autoscaler.events import LIST_FAILED, EventLog
 from autoscaler.instances.launcher import SETTLE_S
+from autoscaler.instances.reconcile import Reconciler
+from autoscaler.lambda_cloud.client import LambdaClient
 from autoscaler.lambda_cloud.tags import belongs_to, created_s, kind_of, node_tags, nonce_of
-from autoscaler.session import Session
+from autoscaler.money.ledger import Ledger
+from autoscaler.state import TagStore
 
 FRESH_S = 4.0
 """How long a list serves: Ray reconciles every 5 s, and asks much in between."""
@@ -51,20 +54,29 @@ class Node:
 class NodeList:
     """Thread-safe. One request at a time, however many threads ask."""
 
-    def __init__(self, cluster: str, session: Session) -> None:
+    def __init__(
+        self,
+        cluster: str,
+        client: LambdaClient,
+        reconciler: Reconciler,
+        ledger: Ledger,
+        tag_store: TagStore,
+        events: EventLog,
+        clock: Callable[[], float],
+    ) -> None:
         self._cluster = cluster
-        self._client = session.client
-        self._reconciler = session.reconciler(cluster)
-        self._ledger = session.ledger
-        self._tag_store = session.tags
-        self._events = session.events
-        self._clock = session.clock
+        self._client = client
+        self._reconciler = reconciler
+        self._ledger = ledger
+        self._tag_store = tag_store
+        self._events = events
+        self._clock = clock
         self._flight = threading.Lock()
         self._lock = threading.Lock()
         self._nodes: dict[str, Node] = {}
         self._ended_s: dict[str, float] = {}
         self._former: dict[str, tuple[float, Node]] = {}
-        self._strikes: Counter[str] = Counter()
+        self._omissions: Counter[str] = Counter()
         self._read_s: float | None = None
         self._error: AutoscalerError | None = None
         self._failed_s = 0.0
@@ -170,7 +182,7 @@ class NodeList:
             self._ledger.end(gone, now_s)
         lost = {id_: "no longer there" for id_ in gone}
         lost |= {id_: str(instance.status) for id_, instance in leaving.items()}
-        self._say_lost({id_: why for id_, why in lost.items() if id_ in before})
+        self._report_lost({id_: why for id_, why in lost.items() if id_ in before})
         self._commit(shown | kept, before.keys() | hidden, now_s)
         if unclear:
             # Without them the list would tell Ray that they are gone.
@@ -192,15 +204,15 @@ class NodeList:
         with self._lock:
             missing = (known.keys() | set(running)) - set(seen)
             missing -= self._ended_s.keys()
-            self._strikes = Counter({id_: self._strikes[id_] + 1 for id_ in missing})
+            self._omissions = Counter({id_: self._omissions[id_] + 1 for id_ in missing})
         kept = {id_: known[id_].instance for id_ in missing if id_ in known}
         due = [
             id_
             for id_ in missing
-            if id_ not in kept or (self._strikes[id_] > 1 and not self._is_new(kept[id_]))
+            if id_ not in kept or (self._omissions[id_] > 1 and not self._is_new(kept[id_]))
         ]
         # The unknown ones first, then those missing for longest, so that each has its turn.
-        due.sort(key=lambda id_: (id_ in kept, -self._strikes[id_], id_))
+        due.sort(key=lambda id_: (id_ in kept, -self._omissions[id_], id_))
         gone: list[str] = []
         for node_id in due[: max(LOOKS, sum(id_ not in kept for id_ in due))]:
             try:
@@ -216,7 +228,7 @@ class NodeList:
                 kept[node_id] = (
                     known[node_id].instance if found.is_partial and node_id in known else found
                 )
-                self._strikes[node_id] = 0
+                self._omissions[node_id] = 0
         return kept, gone, len(missing - kept.keys() - set(gone))
 
     def _is_new(self, instance: Instance) -> bool:
@@ -268,7 +280,7 @@ class NodeList:
             )
         return Node(instance, tags)
 
-    def _say_lost(self, lost: Mapping[str, str]) -> None:
+    def _report_lost(self, lost: Mapping[str, str]) -> None:
         for node_id, why in sorted(lost.items()):
             if node_id not in self._ended_s:
                 self._events.write_change(

@@ -1,5 +1,8 @@
-"""Ray's own commands on `cluster/lambda.yaml` against the simulated cloud's real machines: from
-`ray up` over a job whose workers are refused, unfit and die to `ray down` and a bill of zero."""
+"""Ray's own commands on `cluster/lambda.yaml` against the simulated cloud's real machines.
+
+From `ray up` over a job whose workers are refused, unhealthy and die to `ray down` and a bill of
+zero.
+"""
 
 import json
 import re
@@ -49,7 +52,7 @@ def check_refusals(cluster: Cluster) -> None:
     for event, *words in (
         ("request-retried", "/instance-types", "code=global/internal-error"),
         ("offering-unavailable", *offering, f"code={NO_CAPACITY}"),
-        ("node-unfit", *offering, 'reason="CUDA does not start: error 802"'),
+        ("node-unhealthy", *offering, 'reason="CUDA does not start: error 802"'),
     ):
         words += [f"  {event}  ", "next_try=20"]
         told = [line for line in of_head.splitlines() if all(w in line for w in words)]
@@ -59,7 +62,7 @@ def check_refusals(cluster: Cluster) -> None:
     for words in (
         "(global/internal-error); sent again at 20",
         f"no capacity ({NO_CAPACITY}); next try 20",
-        "is unfit and ends: CUDA does not start: error 802; next try there 20",
+        "is unhealthy and ends: CUDA does not start: error 802; next try there 20",
     ):
         assert log.count(words) == 1, log
 

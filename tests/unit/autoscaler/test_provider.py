@@ -10,7 +10,7 @@ from ray.autoscaler.node_launch_exception import NodeLaunchException
 
 from autoscaler import provider as provider_module
 from autoscaler.errors import ConflictError
-from autoscaler.nodes.creation import CREATE_S, HOLD_S
+from autoscaler.nodes.cluster import CREATE_S, HOLD_S
 from autoscaler.simulator import FailNext, Outage, RevokeKey, Stockout
 from tests import provider_rig as rig
 from tests.provider_rig import make, told

@@ -32,21 +32,21 @@ def test_a_termination_that_fails_is_sent_again_with_the_next_list(sim, head):
     assert head.non_terminated_nodes({}) == []
 
 
-def test_unfit_nodes_end_and_their_place_is_left_alone(sim, head):
+def test_unhealthy_nodes_end_and_their_place_is_left_alone(sim, head):
     (node,) = make(head)
     head.report_unhealthy(node, "0 of 1 GPUs are there")
     head.report_unhealthy(node, "again")
     assert sim.invariants.report()["alive"] == 0
     (marked,) = head.cluster.session.unavailable_offerings.all()
     assert (marked.offering, marked.reason) == (Offering(rig.H100, rig.REGION), Reason.SUSPECT)
-    (said,) = told(head, "node-unfit")
+    (said,) = told(head, "node-unhealthy")
     assert said["reason"] == "0 of 1 GPUs are there" and said["type"] == rig.H100
     assert said["next_try"] == utc(marked.next_try_s)
     (other,) = make(head)
     assert sim.cloud.instances[other].type.name == rig.A100
 
 
-def test_a_machine_is_unfit_once_however_long_its_end_fails(sim, head):
+def test_a_machine_is_unhealthy_once_however_long_its_end_fails(sim, head):
     (node,) = make(head)
     sim.add_fault(Outage("terminate", to_s=60.0))
     for _ in range(16):
@@ -55,10 +55,10 @@ def test_a_machine_is_unfit_once_however_long_its_end_fails(sim, head):
         head.non_terminated_nodes({})
     assert sim.invariants.report()["alive"] == 0
     (marked,) = head.cluster.session.unavailable_offerings.all()
-    assert marked.failures == 1 and len(told(head, "node-unfit")) == 1
+    assert marked.failures == 1 and len(told(head, "node-unhealthy")) == 1
 
 
-def test_a_setup_that_fails_three_times_makes_a_worker_unfit(sim, head):
+def test_a_setup_that_fails_three_times_makes_a_worker_unhealthy(sim, head):
     (node,) = make(head)
     sim.advance(400.0)
     head.non_terminated_nodes({})
@@ -68,7 +68,7 @@ def test_a_setup_that_fails_three_times_makes_a_worker_unfit(sim, head):
     head.set_node_tags(node, {"ray-node-status": "update-failed"})
     assert head.non_terminated_nodes({}) == []
     assert [said["tries"] for said in told(head, "setup-failed")] == [1, 2, 3]
-    assert told(head, "node-unfit")[0]["reason"] == "its setup failed"
+    assert told(head, "node-unhealthy")[0]["reason"] == "its setup failed"
 
 
 def test_a_setup_that_works_at_last_forgives(sim, head):
@@ -120,7 +120,7 @@ def test_workers_that_never_become_nodes_end(tmp_path, fault, within_s, reason):
         sim.advance(5.0)
         head.non_terminated_nodes({})
     assert not sim.cloud.instances[node].alive
-    (said,) = told(head, "node-unfit")
+    (said,) = told(head, "node-unhealthy")
     assert reason in str(said["reason"])
 
 
@@ -137,7 +137,7 @@ def test_a_worker_that_has_run_may_restart(sim, head):
     head.set_node_tags(node, {"ray-node-status": "up-to-date"})
     sim.cloud.restart([node])
     run_for(sim, head, 300.0)
-    assert sim.cloud.instances[node].alive and told(head, "node-unfit") == []
+    assert sim.cloud.instances[node].alive and told(head, "node-unhealthy") == []
 
 
 def test_a_worker_that_falls_ill_before_it_is_a_node_ends(sim, head):
@@ -145,7 +145,7 @@ def test_a_worker_that_falls_ill_before_it_is_a_node_ends(sim, head):
     sim.add_fault(InstanceFault("unhealthy", node, after_s=30.0))
     run_for(sim, head, 1260.0)
     assert not sim.cloud.instances[node].alive
-    assert "still unhealthy 20 minutes" in str(told(head, "node-unfit")[0]["reason"])
+    assert "still unhealthy 20 minutes" in str(told(head, "node-unhealthy")[0]["reason"])
 
 
 def test_a_region_without_private_addresses_is_left(tmp_path):
@@ -156,7 +156,7 @@ def test_a_region_without_private_addresses_is_left(tmp_path):
         sim.advance(5.0)
         head.non_terminated_nodes({})
     assert not sim.cloud.instances[node].alive
-    assert "private address" in str(told(head, "node-unfit")[0]["reason"])
+    assert "private address" in str(told(head, "node-unhealthy")[0]["reason"])
 
 
 def test_the_laptop_judges_no_worker(sim, head, laptop):

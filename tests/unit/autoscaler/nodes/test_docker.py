@@ -103,7 +103,7 @@ def set_up(sim, tmp_path, config, kind):
 def test_the_machine_is_checked_and_the_container_set_up(
     sim, tmp_path, monkeypatch, config, kind, capfd
 ):
-    monkeypatch.setattr("autoscaler.nodes.fitness.own_address", lambda towards: "10.0.0.1")
+    monkeypatch.setattr("autoscaler.nodes.maintenance.own_address", lambda towards: "10.0.0.1")
     mounts = dict(config["file_mounts"])
     if kind == "worker":
         for name in ("api_key", "api_url"):

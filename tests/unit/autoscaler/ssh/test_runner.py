@@ -39,7 +39,8 @@ def way(monkeypatch):
     asked = []
     answers = ["10.9.9.9"]
     monkeypatch.setattr(
-        "autoscaler.nodes.fitness.own_address", lambda towards: asked.append(towards) or answers[0]
+        "autoscaler.nodes.maintenance.own_address",
+        lambda towards: asked.append(towards) or answers[0],
     )
     return asked, answers
 
@@ -112,7 +113,7 @@ def test_an_unhealthy_node_ends_before_anything_runs_on_it(sim, provider, node, 
     update(provider, node, machine, tmp_path)
     assert machine.commands[-1] == "health check" and len(machine.commands) == 2
     assert sim.invariants.report()["alive"] == 0
-    (said,) = rig.events(provider.cluster.session, "node-unfit")
+    (said,) = rig.events(provider.cluster.session, "node-unhealthy")
     assert said["reason"] == "no CUDA"
     out = capfd.readouterr().out
     assert "no CUDA" in out and "Traceback" not in out
@@ -160,15 +161,15 @@ def test_the_health_check_asks_for_the_types_gpus_and_the_clusters_head(
     sim.advance(400.0)
     provider.non_terminated_nodes({})
     provider.set_node_tags(head, {"ray-node-status": "waiting-for-ssh"})
-    check = provider.cluster.fitness.health_check(node)
+    check = provider.cluster.health.health_check(node)
     assert check.gpus == 1 and check.head_ip == provider.internal_ip(head)
-    own = provider.cluster.fitness.health_check(head)
+    own = provider.cluster.health.health_check(head)
     assert own.gpus == 0 and own.head_ip is None
 
 
 def test_a_head_that_no_list_shows_knows_its_own_address(provider, node, way):
     asked, _ = way
-    assert provider.cluster.fitness.health_check(node).head_ip == "10.9.9.9"
+    assert provider.cluster.health.health_check(node).head_ip == "10.9.9.9"
     assert asked == [provider.internal_ip(node)]
 
 
