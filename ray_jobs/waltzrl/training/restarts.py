@@ -1,7 +1,8 @@
 """Restarts: the checkpoints that a run resumes from, and the OOM backoff of its micro batches.
 
 A run's checkpoints lie below a digest of its identity (config, model, data), so another run's are
-never resumed from; what differs is said.
+never resumed from; what differs is said. Those of a version in which fields of the config had other
+names are found by what they record.
 
 Out of memory, a worker cannot retry by itself: the others wait for it within a collective, and what
 ZeRO 3 had gathered is lost. So the run ends on every worker, and all of them restart from the
@@ -14,12 +15,13 @@ for all its replies generates fewer at once (`rollout.hf.GenerationBatchSize`).
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from data.errors import ConfigError, DataError, MicroBatchError
 from data.storage import Store
 from ray_jobs.checkpoint import CheckpointStore
+from ray_jobs.cli import ALIASES
 from ray_jobs.results.run_directory import digest_of
 from ray_jobs.waltzrl.training.loop import WaltzTask
 
@@ -31,7 +33,11 @@ _NAMES = {"model": "base model or tokenizer", "prompts": "prompts"}
 
 def checkpoint_store(storage: Store, identity: Mapping[str, Any]) -> Store:
     """Where the checkpoints of the run with this identity are, or will be."""
-    return storage.child("checkpoints", PREFIX + digest_of(identity))
+    own = storage.child("checkpoints", PREFIX + digest_of(identity))
+    if own.files():
+        return own
+    same = (run for run, other in _recorded_runs(storage) if not _differences(identity, other))
+    return next(same, own)
 
 
 def check_resume(storage: Store, identity: Mapping[str, Any]) -> None:
@@ -65,11 +71,18 @@ def warn_of_new_start(storage: Store, identity: Mapping[str, Any]) -> None:
 
 def nearest_differences(storage: Store, identity: Mapping[str, Any]) -> list[str] | None:
     """What differs from the most similar run with checkpoints there; None if there is none."""
-    checkpoints = storage.child("checkpoints")
-    others = [name for name in checkpoints.directories() if name.startswith(PREFIX)]
-    found = [_metadata(checkpoints.child(name)) for name in others]
-    differences = [_differences(identity, other) for other in found if other is not None]
+    differences = [_differences(identity, other) for _, other in _recorded_runs(storage)]
     return min(differences, key=len, default=None)
+
+
+def _recorded_runs(storage: Store) -> Iterator[tuple[Store, dict[str, Any]]]:
+    """Every run with checkpoints in the storage, with the identity that they record."""
+    checkpoints = storage.child("checkpoints")
+    for name in checkpoints.directories():
+        run = checkpoints.child(name)
+        metadata = _metadata(run) if name.startswith(PREFIX) else None
+        if metadata is not None:
+            yield run, metadata
 
 
 def _metadata(run: Store) -> dict[str, Any] | None:
@@ -82,11 +95,12 @@ def _metadata(run: Store) -> dict[str, Any] | None:
 
 
 def _differences(mine: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    fields, others = mine["waltzrl"], other.get("waltzrl", {})
+    fields = mine["waltzrl"]
+    others = {ALIASES.get(name, name): value for name, value in other.get("waltzrl", {}).items()}
     found = [
-        f"{name}: {others.get(name)!r} there, {value!r} here"
-        for name, value in fields.items()
-        if others.get(name) != value
+        f"{name}: {others.get(name)!r} there, {fields.get(name)!r} here"
+        for name in {**fields, **others}
+        if others.get(name) != fields.get(name)
     ]
     return found + [f"other {word}" for key, word in _NAMES.items() if mine[key] != other.get(key)]
 

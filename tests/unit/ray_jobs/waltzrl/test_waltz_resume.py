@@ -26,7 +26,7 @@ def storage(tmp_path: Path) -> Store:
     return storage
 
 
-def test_the_same_run_may_go_on(storage: Store):
+def test_the_same_run_resumes(storage: Store):
     check_resume(storage, IDENTITY)
 
 
@@ -44,6 +44,17 @@ def test_another_run_is_refused_in_one_line(storage: Store, changed: dict[str, A
     assert "\n" not in str(caught.value)
 
 
+def test_checkpoints_of_a_version_with_other_field_names_are_resumed_from(storage: Store):
+    before = IDENTITY | {"waltzrl": {"dataset": "d", "validation_interval": 9}}
+    run = checkpoint_store(storage, before)
+    CheckpointStore(run.child("stage-1")).save(5, {}, attempt="a", metadata=before)
+    now = IDENTITY | {"waltzrl": {"data": "d", "eval_every_steps": 9}}
+    assert checkpoint_store(storage, now).uri == run.uri
+    check_resume(storage, now)
+    with pytest.raises(DataError, match=r"\(eval_every_steps: 9 there, 8 here\)"):
+        check_resume(storage, IDENTITY | {"waltzrl": {"data": "d", "eval_every_steps": 8}})
+
+
 def test_a_start_beside_another_runs_checkpoints_is_said(storage: Store, tmp_path: Path, caplog):
     warn_of_new_start(storage, IDENTITY)
     warn_of_new_start(Store.open(str(tmp_path / "empty")), IDENTITY)
@@ -52,7 +63,7 @@ def test_a_start_beside_another_runs_checkpoints_is_said(storage: Store, tmp_pat
     assert "of another run (other prompts): this one starts anew" in caplog.text
 
 
-def test_nothing_to_go_on_from(tmp_path: Path):
+def test_nothing_to_resume_from(tmp_path: Path):
     with pytest.raises(DataError, match="no checkpoint of a WaltzRL run"):
         check_resume(Store.open(str(tmp_path / "empty")), IDENTITY)
 
