@@ -56,7 +56,7 @@ def test_a_node_that_joins_is_used_and_changes_no_loss(
     config = replace(CONFIG, epochs=1, checkpoint_every_steps=5)
     fixed = train(tmp_path / "fixed", data, config, cpus_per_worker=1)
     monkeypatch.setattr(runtime, "RESIZE_INTERVAL_S", 1.0)
-    monkeypatch.setattr("ray_jobs.sae.train.train_loop", patient)
+    monkeypatch.setattr("ray_jobs.sae.job.train_loop", patient)
     joined: list[object] = []
 
     def join_once(line: str) -> None:

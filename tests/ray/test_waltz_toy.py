@@ -33,7 +33,7 @@ def rows_of(seed: int, model: BaseModel, folder: Path) -> tuple[dict[str, Any], 
     return json.loads((folder / str(seed) / "evaluation.json").read_text()), taken_s
 
 
-def test_the_toy_recipe_mends_both_faults_for_every_seed(tmp_path: Path) -> None:
+def test_the_toy_recipe_removes_both_faults_for_every_seed(tmp_path: Path) -> None:
     model = prepare_model(WORLD, MODEL_SEED, Store.open(str(tmp_path)))
     # One thread each, of their own: DeepSpeed has one group a process.
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as processes:

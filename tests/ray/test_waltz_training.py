@@ -178,7 +178,7 @@ def test_two_workers_of_zero_3_one_short_of_memory_take_the_same_first_steps(
 ):
     """Rounding may later flip a sampled token, so the curves are compared while they agree."""
     assert SHORT.batch_size % 2  # the workers have uneven shares, of five samples and four
-    monkeypatch.setattr("ray_jobs.waltzrl.train.train_loop", short_of_memory)
+    monkeypatch.setattr("ray_jobs.waltzrl.job.train_loop", short_of_memory)
     train(tmp_path, base, replace(SHORT, zero_stage=3), num_workers="2", max_failures=0)
     assert any("5 samples at once do not fit" in line for line in lines.lines)
     one = curves(undisturbed, "gradient")

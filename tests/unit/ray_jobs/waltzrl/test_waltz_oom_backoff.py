@@ -66,9 +66,9 @@ def test_the_error_says_how_many_samples_were_too_many():
 def test_halved_until_it_fits_and_the_effective_batch_stays(caplog: pytest.LogCaptureFixture):
     with memory_for(2) as tried:
 
-        def fit(rung: WaltzTask) -> None:
-            made = learner(replace(SETTINGS, parts=rung.config.gradient_accumulation))
-            assert rung.config.batch_size == 8
+        def fit(smaller: WaltzTask) -> None:
+            made = learner(replace(SETTINGS, parts=smaller.config.gradient_accumulation))
+            assert smaller.config.batch_size == 8
             made.preflight(8, 5, 6)
 
         with caplog.at_level(logging.WARNING):
