@@ -1,7 +1,8 @@
 """Ray's node provider for Lambda Cloud: `provider.module: autoscaler.provider.LambdaNodeProvider`.
 
-Thin: everything is done by `nodes.cluster`, `bootstrap.bootstrap` and `ssh.runner`;
-here Ray's calls become theirs, and their errors become Ray's.
+Thin: everything is done by `nodes.cluster`, `nodes.head`, `bootstrap.bootstrap` and `ssh.runner`;
+here Ray's calls become theirs, and their errors become Ray's. `nodes.contract` says what Ray may
+count on in each operation.
 """
 
 import sys
@@ -27,6 +28,7 @@ from autoscaler.errors import AutoscalerError
 from autoscaler.lambda_cloud.tags import KIND_HEAD, NODE_KIND
 from autoscaler.money.budget import cost_in_words
 from autoscaler.nodes.cluster import Cluster
+from autoscaler.nodes.contract import NodeProviderContract
 from autoscaler.nodes.head import Head
 from autoscaler.nodes.ray_logs import quieten_ray
 from autoscaler.session import Session, open_session
@@ -49,7 +51,9 @@ class ProviderError(click.ClickException):
         self.exit_code = error.exit_code  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def rays_error(method: Callable[P, R]) -> Callable[P, R]:
+def translate_errors(method: Callable[P, R]) -> Callable[P, R]:
+    """For an operation that Ray calls: raises ProviderError for an error of ours."""
+
     @wraps(method)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
@@ -61,7 +65,7 @@ def rays_error(method: Callable[P, R]) -> Callable[P, R]:
 
 
 class LambdaNodeProvider(NodeProvider):
-    """Thread-safe. The constructor reads nothing and sends nothing."""
+    """Thread-safe. The constructor reads nothing and sends nothing. See `NodeProviderContract`."""
 
     def __init__(
         self,
@@ -98,15 +102,15 @@ class LambdaNodeProvider(NodeProvider):
 
     # Reading
 
-    @rays_error
+    @translate_errors
     def non_terminated_nodes(self, tag_filters: Mapping[str, str]) -> list[str]:
         return self.cluster.visible(tag_filters)
 
-    @rays_error
+    @translate_errors
     def nodes_for_teardown(self, tag_filters: Mapping[str, str]) -> list[str]:
         return self.cluster.for_teardown(tag_filters)
 
-    @rays_error
+    @translate_errors
     def is_running(self, node_id: str) -> bool:
         node = self.cluster.find(node_id)
         if node is None:
@@ -114,39 +118,36 @@ class LambdaNodeProvider(NodeProvider):
         instance = node.instance
         return instance.status is Status.ACTIVE and bool(instance.ip and instance.private_ip)
 
-    @rays_error
+    @translate_errors
     def is_terminated(self, node_id: str) -> bool:
         return self.cluster.find(node_id, wait=True) is None
 
-    @rays_error
+    @translate_errors
     def node_tags(self, node_id: str) -> dict[str, str]:
-        """Of a node that has just gone: its last; {} for one that was never there."""
         node = self.cluster.nodes.recall(node_id) or self.cluster.find(node_id)
         return dict(node.tags or node.instance.tags) if node else {}
 
-    @rays_error
+    @translate_errors
     def external_ip(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, node_id: str
     ) -> str | None:
-        """None while unknown, as Ray's callers expect, whatever it declares."""
+        # None while unknown, as Ray's callers expect, whatever it declares.
         node = self.cluster.nodes.recall(node_id)
         if node is None or node.instance.ip is None:
             node = self.cluster.find(node_id, wait=True)
         return node.instance.ip if node else None
 
-    @rays_error
+    @translate_errors
     def internal_ip(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, node_id: str
     ) -> str | None:
-        """None while unknown, as Ray's callers expect, whatever it declares."""
         node = self.cluster.nodes.recall(node_id)
         if node is None or node.instance.private_ip is None:
             node = self.cluster.find(node_id, wait=True)
         return node.instance.private_ip if node else None
 
-    @rays_error
+    @translate_errors
     def safe_to_scale(self) -> bool:
-        """False while the list is an old one: nothing is to be decided upon it."""
         return not self.cluster.nodes.is_stale
 
     # Changing
@@ -154,7 +155,6 @@ class LambdaNodeProvider(NodeProvider):
     def create_node(
         self, node_config: dict[str, Any], tags: dict[str, str], count: int
     ) -> dict[str, Any]:
-        """The new nodes by id. Raises unless there are `count`; those that were made live on."""
         if tags.get(NODE_KIND) == KIND_HEAD:
             return {self._create_head(node_config, tags): {}}
         try:
@@ -174,31 +174,26 @@ class LambdaNodeProvider(NodeProvider):
     ) -> dict[str, Any]:
         return self.create_node(node_config, tags, count)
 
-    @rays_error
+    @translate_errors
     def _create_head(self, node_config: dict[str, Any], tags: dict[str, str]) -> str:
         return self._head.create(node_config, tags)
 
-    @rays_error
+    @translate_errors
     def set_node_tags(self, node_id: str, tags: dict[str, str]) -> None:
         self.cluster.set_tags(node_id, tags)
 
-    @rays_error
+    @translate_errors
     def terminate_node(self, node_id: str) -> None:
         self.cluster.terminate([node_id])
 
-    @rays_error
+    @translate_errors
     def terminate_nodes(self, node_ids: list[str]) -> None:
         self.cluster.terminate(node_ids)
 
     def report_unhealthy(self, node_id: str, reason: str) -> None:
-        """For a node that cannot serve: it ends, and its place is left alone for a while."""
         self.cluster.health.report_unhealthy(node_id, reason)
 
     def cleanup_cluster_resources(self) -> None:
-        """The end of `ray down`: verifies that nothing bills, and removes the cluster's files.
-
-        Ray would take an exception for a detail; what may still bill ends the command.
-        """
         try:
             done = self.cluster.end()
         except AutoscalerError as error:
@@ -251,11 +246,15 @@ class LambdaNodeProvider(NodeProvider):
         return bootstrap.fill_resources(cluster_config)
 
     @staticmethod
-    @rays_error
+    @translate_errors
     def bootstrap_config(cluster_config: dict[str, Any]) -> dict[str, Any]:
         return bootstrap.bootstrap(cluster_config)
 
-    @rays_error
+    @translate_errors
     def prepare_for_head_node(self, cluster_config: dict[str, Any]) -> dict[str, Any]:
         region, ssh_key_name, former = self._head.bootstrap_parameters()
         return bootstrap.prepare_for_head(cluster_config, region, ssh_key_name, former)
+
+
+CONTRACT: type[NodeProviderContract] = LambdaNodeProvider
+"""The type checker compares the two."""
