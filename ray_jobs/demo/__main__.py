@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 RUNS = REPOSITORY / "runs"
 PIPELINE = ("-m", "ray_jobs.pipeline")
 RESULTS = "results"
-"""Below `SHARED`; beside it lie texts, activations and checkpoints."""
+"""Below `SHARED`; next to it lie texts, activations and checkpoints."""
 
 
 def main(argv: list[str]) -> None:

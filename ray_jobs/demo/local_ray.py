@@ -1,4 +1,4 @@
-"""A local Ray with a job server, as a child of this process."""
+"""`local_ray`: a Ray with a job server, as a child of this process, on free ports."""
 
 import socket
 import subprocess
@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-# Ports for servers of our own.
 
 
 def free_ports(count: int) -> list[int]:
@@ -48,8 +46,8 @@ class LocalRay:
 def local_ray() -> Iterator[LocalRay]:
     """A Ray of our own with a job server on loopback, on ports that nobody else uses.
 
-    `ray start` and not `ray.init`, which cannot choose the port of the node's agent: beside
-    another Ray on this machine the job server would then take no job.
+    `ray start` and not `ray.init`, which cannot choose the port of the node's agent: next
+    to another Ray on this machine the job server would then take no job.
     """
     port, dashboard_port, client_port = free_ports(3)
     command = [

@@ -64,7 +64,7 @@ class ProbeConfig:
 
 @dataclass(frozen=True)
 class HostConfig:
-    """What the command line needs beside the probes' and the data's settings."""
+    """What the command line needs besides the probes' and the data's settings."""
 
     # SAE and host model
     sae: str = ""

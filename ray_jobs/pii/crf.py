@@ -1,7 +1,9 @@
 """A linear-chain CRF over BIOES tags (Lafferty, McCallum and Pereira 2001) on given emissions.
 
 The emissions come from a linear probe; all that is learned here is one score per pair of
-neighbouring tags. Pairs that BIOES forbids carry -inf and are never decoded (`decoding.py`).
+neighbouring tags (`TagChain`, in PyTorch). Decoding is in float64 with numpy: the best tags
+(`viterbi`) and the probability of a span under all taggings (`log_sums`, `segment_probability`).
+Pairs that BIOES forbids carry -inf and are never decoded.
 
 Shapes: B documents, T tokens (padded), K tags. Padding stands behind the real tokens.
 """
@@ -17,6 +19,9 @@ from ray_jobs.pii.spans import OUTSIDE, TagScheme
 
 FORBIDDEN = float("-inf")
 _TINY = 1e-30
+_DEEPEST = 300.0
+"""How far below the best tag of its token a tag's score counts: e^-300 is still a float64 when
+the best one is forbidden there and all others are what the sums consist of."""
 
 
 class TagChain(nn.Module):
@@ -82,13 +87,6 @@ def _log_partition(emissions: Tensor, real: Tensor, chain: ChainScores) -> Tenso
     return torch.logsumexp(alpha + chain.last, 1)
 
 
-# Best tags and span probabilities under a tag chain: Viterbi and forward-backward.
-
-_DEEPEST = 300.0
-"""How far below the best tag of its token a tag's score counts: e^-300 is still a float64 when
-the best one is forbidden there and all others are what the sums consist of."""
-
-
 @dataclass(frozen=True)
 class Chain:
     """Pair (K, K), first (K,) and last (K,) scores, -inf where BIOES forbids."""
@@ -104,18 +102,6 @@ class Chain:
         return Chain(
             *(t.detach().double().numpy() for t in (scores.pairs, scores.first, scores.last))
         )
-
-
-@dataclass(frozen=True)
-class LogSums:
-    """forward (B, T, K) counts its own step's emission, backward (B, T, K) those behind it, so
-    that P(tag k at t) = exp(forward + backward - partition); partition is (B,). `emissions` are
-    those summed, none of them more than 300 below the best of its token."""
-
-    emissions: np.ndarray
-    forward: np.ndarray
-    backward: np.ndarray
-    partition: np.ndarray
 
 
 def viterbi(emissions: np.ndarray, lengths: np.ndarray, chain: Chain) -> np.ndarray:
@@ -143,6 +129,18 @@ def viterbi(emissions: np.ndarray, lengths: np.ndarray, chain: Chain) -> np.ndar
         if step:
             tag = source[step, documents, tag]
     return tags
+
+
+@dataclass(frozen=True)
+class LogSums:
+    """forward (B, T, K) counts its own step's emission, backward (B, T, K) those behind it, so
+    that P(tag k at t) = exp(forward + backward - partition); partition is (B,). `emissions` are
+    those summed, none of them more than 300 below the best of its token."""
+
+    emissions: np.ndarray
+    forward: np.ndarray
+    backward: np.ndarray
+    partition: np.ndarray
 
 
 def log_sums(emissions: np.ndarray, lengths: np.ndarray, chain: Chain) -> LogSums:

@@ -28,7 +28,7 @@ from ray_jobs.results.run_directory import fetch
 if TYPE_CHECKING:
     from ray_jobs.activations.host_model import HostModel
     from ray_jobs.pii.classifier import Classifier, Origin
-    from ray_jobs.pii.tokens import HostTokens
+    from ray_jobs.pii.features import HostTokens
     from ray_jobs.sae.model import TopKSAE
 
 LATENTS, RAW = "latents", "raw"
@@ -103,7 +103,7 @@ class SAEPIIDetector:
 
     def detect_batch(self, texts: Sequence[str]) -> list[list[PIISpan]]:
         """Spans of each text; memory is bounded by the longest 64 texts."""
-        from ray_jobs.pii.tokens import run_host
+        from ray_jobs.pii.features import run_host
 
         found: list[list[PIISpan]] = []
         for first in range(0, len(texts), _TEXTS_AT_ONCE):
@@ -215,7 +215,7 @@ def _host(path: str | Path | None, origin: Origin, device: str) -> HostModel:
 
 
 def _matching_sae(path: str | Path | None, classifier: Classifier, folder: Path) -> TopKSAE | None:
-    from ray_jobs.sae.model import load_sae
+    from ray_jobs.sae.export import load_sae
 
     encoder = classifier.origin.encoder
     if path is None:

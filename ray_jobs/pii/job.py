@@ -1,4 +1,4 @@
-"""The PII part of a job on Ray: both probes at once, each in a task of its own."""
+"""The PII classifiers of the main job: both trained at once, each in a Ray task of its own."""
 
 import dataclasses
 import tempfile
@@ -16,15 +16,16 @@ from ray_jobs.activations.prepare import Prepared
 from ray_jobs.pii.classifier import Origin
 from ray_jobs.pii.config import ProbeConfig
 from ray_jobs.pii.detector import CLASSIFIERS_NAME, LATENTS, RAW, SAE_NAME
-from ray_jobs.pii.tokens import read_tokens
+from ray_jobs.pii.features import read_tokens
 from ray_jobs.pii.training import Labelled, evaluate_classifier, progress_lines, train_classifier
 from ray_jobs.runtime.progress import log_to_relay, relay_lines
-from ray_jobs.sae.model import TopKSAE, load_sae
+from ray_jobs.sae.export import load_sae
+from ray_jobs.sae.model import TopKSAE
 
 
 @dataclass(frozen=True)
 class ProbeTask:
-    """What a task is told; small but for the documents, which travel as one object."""
+    """What a task is given; small but for the documents, which travel as one object."""
 
     name: str
     """ "latents" or "raw"."""

@@ -27,7 +27,8 @@ from ray_jobs.pii.training import (
     train_classifier,
 )
 from ray_jobs.results.run_directory import MANIFEST, code_identity, is_complete, write_manifest
-from ray_jobs.sae.model import TopKSAE, load_sae
+from ray_jobs.sae.export import load_sae
+from ray_jobs.sae.model import TopKSAE
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Linear token probes and their training: emissions linear in the features, a CRF on top.
 
 A tag's score at a token is a linear function of the features and the surface category
-(`surface.py`) of that token and of its neighbours up to `window` tokens away; the CRF adds
+(`features.py`) of that token and of its neighbours up to `window` tokens away; the CRF adds
 one learned score per pair of neighbouring tags and nothing else. The same recipe serves
 latents and raw activations.
 """

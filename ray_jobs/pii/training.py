@@ -13,11 +13,10 @@ from ray_jobs.activations.host_model import HostModel
 from ray_jobs.pii.classifier import Batch, Classifier, Origin, Text, surface_of
 from ray_jobs.pii.config import ProbeConfig
 from ray_jobs.pii.evaluation import Evaluation, evaluate
-from ray_jobs.pii.features import Features, features_of
+from ray_jobs.pii.features import Features, HostTokens, features_of, run_host
 from ray_jobs.pii.metrics import f_score, strict_counts
 from ray_jobs.pii.probes import TaggedTokens, fit
 from ray_jobs.pii.spans import TagScheme, character_segments
-from ray_jobs.pii.tokens import HostTokens, run_host
 from ray_jobs.runtime.progress import Progress
 from ray_jobs.sae.model import TopKSAE
 

@@ -1,4 +1,4 @@
-"""Everything that decides an SAE training run, and the recipes that name good choices."""
+"""`SAEConfig`: everything that decides an SAE training, its recipes and its schedule."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -139,9 +139,6 @@ def full() -> SAEConfig:
 
 
 RECIPES: Mapping[str, Callable[[], SAEConfig]] = {"demo": demo, "small": small, "full": full}
-
-
-# How long a training runs, and its learning rate on the way.
 
 
 def planned_steps(config: SAEConfig, steps_per_epoch: int) -> int:

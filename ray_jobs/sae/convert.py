@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--to", required=True, choices=FORMATS, help="whose format")
     parser.add_argument("--output-dir", required=True, help="folder or URI to write to")
     options = parser.parse_args(argv)
-    from ray_jobs.sae.model import load_sae
+    from ray_jobs.sae.export import load_sae
 
     sae = load_sae(options.sae)
     store = Store.open(options.output_dir)

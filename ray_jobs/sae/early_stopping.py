@@ -3,8 +3,8 @@
     stop  <=>  `patience` checks in a row without  value <= best * (1 - threshold)
 
 for a metric that falls (FVU, loss), and `value >= best * (1 + threshold)` for one that rises
-(F1). It is the users' "TUMIX-style" rule: no 1 % improvement in 2 checks. Pure: the state goes
-in and comes out, so that a resumed run stops where the undisturbed one does.
+(F1). Pure: the state goes in and comes out, so that a resumed run stops where the undisturbed
+one does.
 """
 
 import math

@@ -53,7 +53,7 @@ PROGRESS_INTERVAL_S = 2.0
 
 @dataclass(frozen=True)
 class SAETask:
-    """All that a worker is told; plain data and URIs, so that it pickles without a secret."""
+    """All that a worker is given; plain data and URIs, so that it pickles without a secret."""
 
     config: SAEConfig
     train: ActivationSet
@@ -63,7 +63,7 @@ class SAETask:
     cache_dir: Path | None
     price_cents_per_hour: int | None
     identity: dict[str, Any]
-    """What the run depends on: data hashes, host model, code version; beside every checkpoint."""
+    """What the run depends on: data hashes, host model, code version; in every checkpoint."""
     probe: ProbeData | None = None
     """Labelled tokens to measure `PROBE_METRICS` on at every check; None for none."""
 
@@ -76,7 +76,7 @@ def epoch_model(epoch: int) -> str:
 def train_loop(task: dict[str, Any]) -> None:
     """Train one SAE on this Ray Train worker; `task["sae"]` is an SAETask.
 
-    Goes on from the newest checkpoint that verifies, if there is one. Ends with the final
+    Resumes from the newest checkpoint that verifies, if there is one. Ends with the final
     checkpoint committed and `sae_final.pt` and `training_history.json` in the output; a run
     that had ended already only writes those again.
 
@@ -104,7 +104,7 @@ def train_at(place: WorkerContext, task: SAETask) -> None:
 def finish_at(place: WorkerContext, task: SAETask) -> int | None:
     """Leave the results of a training's newest checkpoint; its step, or None if there is none.
 
-    The checkpoint stays as it is, so that the training can still go on.
+    The checkpoint stays as it is, so that the training can still be resumed.
     """
     worker = Worker(task, place)
     try:
@@ -178,7 +178,7 @@ class Worker:
         }
 
     def restore(self) -> None:
-        """Go on from the newest whole checkpoint; from the start if there is none."""
+        """Resume from the newest complete checkpoint; from the start if there is none."""
         state = self.saving.load()
         if state is not None:
             self.step = state["step"]
@@ -201,7 +201,7 @@ class Worker:
         """All steps that are left, until the plan ends or the plateau rule says so."""
         changed = goes_on_with(self.history.code_sha256, self.task.identity["code_sha256"])
         if changed and self.rank == 0:
-            logger.warning("sae    going on with other code than took the steps before")
+            logger.warning("sae    resuming with other code than took the steps before")
         total, per_epoch = self.history.planned_steps, self.stream.steps_per_epoch
         progress = Progress(total, "steps", self.task.price_cents_per_hour, done_before=self.step)
         shown_s = -math.inf

@@ -1,63 +1,19 @@
-"""TopK sparse autoencoder (Gao et al. 2024, arXiv:2406.04093), on any device."""
+"""`TopKSAE`: the TopK sparse autoencoder (Gao et al. 2024, arXiv:2406.04093), on any device.
+
+`sae(x)` is a training step's forward pass (`SAEOutput`), `encode` and `decode` are what its users
+call. Which latents are dead is part of its state (`DeadLatents`).
+"""
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
-from pickle import UnpicklingError
-from zipfile import is_zipfile
 
 import torch
 from torch import Tensor, nn
 
-from data.errors import ConfigError, DataError
+from data.errors import ConfigError
 from ray_jobs.runtime.collectives import all_agree
 from ray_jobs.sae.config import SAEConfig
 from ray_jobs.sae.kernels.topk import StepOptions, TopKSquaredErrors, decode_sum, top_latents
-
-# Which latents are dead: counted in tokens of the global batch, kept with the model's state.
-
-
-class DeadLatents(nn.Module):
-    """Tokens since each latent last fired; dead from `dead_after_tokens` on.
-
-    Call `update` once per step on every rank with the same arguments: `fired` reduced over all
-    ranks (logical or) and `tokens` of the whole batch. Counting per rank would make the
-    auxiliary loss set in later with every rank added.
-    """
-
-    tokens_since_fired: Tensor
-
-    def __init__(self, n_latents: int, dead_after_tokens: int) -> None:
-        super().__init__()
-        self.dead_after_tokens = dead_after_tokens
-        self.register_buffer("tokens_since_fired", torch.zeros(n_latents, dtype=torch.int64))
-
-    @torch.no_grad()
-    def update(self, fired: Tensor, tokens: int) -> None:
-        """`fired`: bool (n_latents,)."""
-        self.tokens_since_fired += tokens
-        self.tokens_since_fired.masked_fill_(fired, 0)
-
-    def mask(self) -> Tensor:
-        """bool (n_latents,): true where dead."""
-        return self.tokens_since_fired >= self.dead_after_tokens
-
-    def indices(self) -> Tensor:
-        """int64 (n_dead,), ascending."""
-        return self.mask().nonzero().view(-1)
-
-    def share(self) -> float:
-        """Share of the latents that are dead."""
-        return self.mask().double().mean().item()
-
-
-def fired_latents(indices: Tensor, values: Tensor, n_latents: int) -> Tensor:
-    """bool (n_latents,): true where a value of (B, k) `values` at `indices` is above zero."""
-    shut_go_to_bin = torch.where(values > 0, indices, n_latents)
-    fired = torch.zeros(n_latents + 1, dtype=torch.bool, device=indices.device)
-    fired[shut_go_to_bin.view(-1)] = True
-    return fired[:-1]
-
 
 AUX_WEIGHT = 1 / 32
 DEAD_AFTER_TOKENS = 10_000_000
@@ -98,17 +54,6 @@ class SAEOutput:
     def fired(self) -> Tensor:
         """bool (n_latents,): the latents with an activation above zero in this batch."""
         return fired_latents(self.indices, self.values, self.n_latents)
-
-
-def has_fast_bf16(device: torch.device | str) -> bool:
-    """Whether `device` multiplies bf16 matrices in hardware, not by emulation."""
-    device = torch.device(device)
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu":
-        return False
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
 
 class TopKSAE(nn.Module):
@@ -219,43 +164,6 @@ class TopKSAE(nn.Module):
         return x.to(self.W_enc.dtype)
 
 
-_NOT_AN_SAE = (
-    ConfigError,
-    EOFError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    UnpicklingError,
-    ValueError,
-)
-"""What reading a file that is something else, or cut short, can raise."""
-
-
-def load_sae(path: str | Path) -> TopKSAE:
-    """The SAE of a `sae_final.pt` or `sae_epoch_N.pt`, on the CPU, in evaluation mode.
-
-    Raises DataError, in one line, for what is no such file.
-    """
-    try:
-        with open(path, "rb") as file:
-            # What else unpickling might raise on any file's bytes has no end.
-            if not is_zipfile(file):
-                raise ValueError("not written by torch.save, or cut short")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        sae = TopKSAE(**content["config"])
-        # A finished SAE carries weights, not the training's counters.
-        sae.load_state_dict({**dict(sae.named_buffers()), **content["state_dict"]})
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; give the sae_final.pt of a run") from None
-    except _NOT_AN_SAE as error:
-        # Torch would advise to load it without that guard.
-        said = "more than weights" if isinstance(error, UnpicklingError) else str(error)
-        problem = said.strip().split("\n", 1)[0]
-        raise DataError(f"{path}: not an SAE of this project ({problem})") from error
-    return sae.eval()
-
-
 def _check_sizes(d_in: int, n_latents: int, k: int, aux_k: int) -> None:
     if d_in < 1:
         raise ConfigError("d_in", f"{d_in} is not a width: give at least 1")
@@ -267,7 +175,46 @@ def _check_sizes(d_in: int, n_latents: int, k: int, aux_k: int) -> None:
         raise ConfigError("aux_k", f"{aux_k} is below 0")
 
 
-# A fresh autoencoder from a config.
+class DeadLatents(nn.Module):
+    """Tokens since each latent last fired; dead from `dead_after_tokens` on.
+
+    Call `update` once per step on every rank with the same arguments: `fired` reduced over all
+    ranks (logical or) and `tokens` of the whole batch. Counting per rank would make the
+    auxiliary loss set in later with every rank added.
+    """
+
+    tokens_since_fired: Tensor
+
+    def __init__(self, n_latents: int, dead_after_tokens: int) -> None:
+        super().__init__()
+        self.dead_after_tokens = dead_after_tokens
+        self.register_buffer("tokens_since_fired", torch.zeros(n_latents, dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(self, fired: Tensor, tokens: int) -> None:
+        """`fired`: bool (n_latents,)."""
+        self.tokens_since_fired += tokens
+        self.tokens_since_fired.masked_fill_(fired, 0)
+
+    def mask(self) -> Tensor:
+        """bool (n_latents,): true where dead."""
+        return self.tokens_since_fired >= self.dead_after_tokens
+
+    def indices(self) -> Tensor:
+        """int64 (n_dead,), ascending."""
+        return self.mask().nonzero().view(-1)
+
+    def share(self) -> float:
+        """Share of the latents that are dead."""
+        return self.mask().double().mean().item()
+
+
+def fired_latents(indices: Tensor, values: Tensor, n_latents: int) -> Tensor:
+    """bool (n_latents,): true where a value of (B, k) `values` at `indices` is above zero."""
+    shut_go_to_bin = torch.where(values > 0, indices, n_latents)
+    fired = torch.zeros(n_latents + 1, dtype=torch.bool, device=indices.device)
+    fired[shut_go_to_bin.view(-1)] = True
+    return fired[:-1]
 
 
 def build_sae(config: SAEConfig, d_in: int, device: torch.device) -> TopKSAE:
@@ -290,3 +237,14 @@ def mixed_precision(config: SAEConfig, device: torch.device) -> bool:
     """
     asked = config.enable_mixed_precision
     return all_agree(has_fast_bf16(device)) if asked is None else asked
+
+
+def has_fast_bf16(device: torch.device | str) -> bool:
+    """Whether `device` multiplies bf16 matrices in hardware, not by emulation."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))

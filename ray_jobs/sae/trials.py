@@ -38,7 +38,7 @@ class SAETrials:
     cache_dir: Path
     probe: ProbeData | None
     about: Mapping[str, Any]
-    """What decides a trial's weights beside its config."""
+    """What decides a trial's weights besides its config."""
 
     def task(self, point: Point, folder: Store) -> SAETask:
         """The ordinary training at a point."""
@@ -66,11 +66,11 @@ class SAETrials:
         """See `ray_jobs.sweep.plan.RunTrial`."""
         task = self.task(point, folder)
 
-        def told(metrics: dict[str, Any]) -> None:
+        def report_check(metrics: dict[str, Any]) -> None:
             check = self._check_at(metrics["step"], task)
             report({**metrics, "check": check, "planned_steps": task.config.max_steps})
 
-        train_at(single_worker_context(told), task)
+        train_at(single_worker_context(report_check), task)
 
     def finish(self, point: Point, folder: Store) -> int | None:
         """See `ray_jobs.sweep.plan.FinishTrial`."""
@@ -80,7 +80,7 @@ class SAETrials:
         return None if step is None else self._check_at(step, task)
 
     def _check_at(self, step: int, task: SAETask) -> int:
-        """Checks made by `step`, of `sweep.checks` in a whole trial."""
+        """Checks made by `step`, of `sweep.checks` in a complete trial."""
         assert task.config.max_steps is not None
         return self.sweep.checks * step // task.config.max_steps
 

@@ -35,13 +35,13 @@ class SweepConfig:
     scheduler: Literal["asha", "none"] = "asha"
     """asha stops what is behind at a rung; none runs every trial to its end."""
     checks: Count = 12
-    """Measurements in the course of one whole trial; rungs are counted in them."""
+    """Measurements in the course of one complete trial; rungs are counted in them."""
     grace_checks: Count = 2
     """The first rung: none is stopped by its rank before so many measurements."""
     rung_spacing: AtLeast2 = 2
     """Each rung is so many times further than the one before."""
     reduction_factor: AtLeast2 = 4
-    """One in so many of the trials that have reached a rung goes on."""
+    """One in so many of the trials that have reached a rung continues."""
 
     # Money, room and resuming
     max_concurrent: Count | None = None

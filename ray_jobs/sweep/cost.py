@@ -1,4 +1,4 @@
-"""What a sweep costs: the time of all nodes that stand while it runs, idle or not, times price.
+"""`NodeMeter`: what a sweep costs, which is the time of all its nodes, idle or not, times price.
 
 `spend.json` outlives the driver. It is written ahead: what it holds is what will have been
 spent when it is next written, so that a driver killed in between has not spent more.
@@ -18,8 +18,6 @@ from data.errors import ConfigError, JobError, RefusedError
 from data.storage import Store
 from ray_jobs.runtime.cluster import Resources, fits, node_types
 from ray_jobs.sweep.config import SweepConfig
-
-# What nodes cost an hour: a price given by hand for each, or that of its type.
 
 NODE_TYPE_LABEL = "ray.io/node-group"
 """Of a node that Ray's autoscaler has started."""
@@ -194,7 +192,7 @@ class NodeMeter:
 
         Raises:
             RefusedError: the money is spent.
-            JobError: what was spent can not be written down.
+            JobError: what was spent could not be recorded.
         """
         if self._problem is not None:
             raise self._problem
@@ -217,7 +215,7 @@ class NodeMeter:
 
     @property
     def problem(self) -> JobError | None:
-        """Why what was spent can not be written down."""
+        """Why what was spent could not be recorded."""
         return self._problem
 
     def _run(self) -> None:

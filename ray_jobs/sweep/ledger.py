@@ -1,7 +1,8 @@
-"""`sweep.json`: what every trial was, reported and cost. A sweep goes on from it.
+"""`Ledger`: every trial's point, state, reports and cost, kept in `sweep.json`.
 
-It is written whole after every report, through the checked store, so that it outlives driver
-and cluster alike. Ray Tune's own state lives in a scratch directory and is never needed again.
+A sweep resumes from that file. It is written anew after every report, through the checked store,
+so that it outlives driver and cluster alike. Ray Tune's own state lives in a scratch directory and
+is never needed again.
 """
 
 import statistics
@@ -24,9 +25,9 @@ PLATEAU = "plateau"
 STOPPED = "stopped"
 """Behind the others at a rung."""
 FAILED = "failed"
-WHOLE = (FINISHED, PLATEAU)
+COMPLETE = (FINISHED, PLATEAU)
 """States with a result."""
-ENDED = (*WHOLE, STOPPED, FAILED)
+ENDED = (*COMPLETE, STOPPED, FAILED)
 """States that are never left."""
 
 
@@ -81,7 +82,7 @@ class Ledger:
     """What decides the sweep's outcome; plain JSON."""
     trials: list[TrialRecord] = field(default_factory=list)
     ended: str | None = None
-    """Why the sweep is over; None while it goes on."""
+    """Why the sweep is over; None while it runs."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `from_json` brings it back."""
@@ -102,18 +103,18 @@ class Ledger:
 
     def best(self, metric: str, rising: bool) -> TrialRecord | None:
         """The best of the trials with a result; before there is any, of those with a report."""
-        whole = [trial for trial in self.trials if trial.state in WHOLE]
+        complete = [trial for trial in self.trials if trial.state in COMPLETE]
         rest = [t for t in self.trials if t.reports and t.state not in (STOPPED, FAILED)]
         sign = -1 if rising else 1
         return min(
-            (trial for trial in whole or rest if trial.reports),
+            (trial for trial in complete or rest if trial.reports),
             key=lambda trial: (sign * trial.reports[-1][metric], trial.number),
             default=None,
         )
 
 
-class Book:
-    """A ledger that is being written, and the time that runs on it."""
+class LedgerWriter:
+    """Records what happens to the trials of a ledger, their running time included."""
 
     def __init__(
         self, ledger: Ledger, store: Store, clock: Callable[[], float] = time.monotonic
@@ -132,7 +133,7 @@ class Book:
     def report(self, record: TrialRecord, report: dict[str, Any]) -> bool:
         """Keep a report; False, and nothing is kept, for one that repeats an earlier one.
 
-        A trial that goes on from a checkpoint says again what it measured before it.
+        A trial that resumes from a checkpoint repeats what it measured before it.
         """
         self.tick(record)
         if report["check"] <= record.check:
@@ -178,7 +179,7 @@ def open_ledger(store: Store, identity: dict[str, Any], resume: bool) -> Ledger:
     if ledger.ended is None and not resume:
         raise ConfigError(
             "output_dir",
-            f"{store.label} holds a sweep that has not ended: add --resume to go on with it, or "
+            f"{store.label} holds a sweep that has not ended: add --resume to resume it, or "
             "give another directory",
         )
     return ledger
@@ -196,9 +197,6 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], where: str) -> None:
             f"the sweep in {where} was started with {before!r}, not {now!r}: give the same, or "
             "another --output-dir",
         )
-
-
-# What stopping early has saved, and what a trial would have taken.
 
 
 def steps_saved_share(trials: Iterable[TrialRecord]) -> float:

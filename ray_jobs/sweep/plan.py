@@ -1,4 +1,4 @@
-"""What a sweep needs to know of the job whose configs it tries, and of the sweep itself."""
+"""`Plan`: a sweep's config checked against the job (`JobSpec`) whose configs it tries."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ order; `check` counts to `SweepConfig.checks`. It may end the calling thread (Sy
 the trial is to stop."""
 
 RunTrial = Callable[[Point, Store, Report], None]
-"""Runs the job at a point, its results and checkpoints in the folder. It goes on from the
+"""Runs the job at a point, its results and checkpoints in the folder. It resumes from the
 newest checkpoint there, and reports again what it reported before it. Pickles without secrets."""
 
 FinishTrial = Callable[[Point, Store], int | None]
@@ -59,8 +59,13 @@ class Plan:
         names = ("trials", "search", "metric", "seed", "scheduler", "checks", "grace_checks")
         names = (*names, "rung_spacing", "reduction_factor")
         chosen = {name: getattr(self.config, name) for name in names}
-        whole = {"job": self.job.name, "space": self.space.text, **chosen, "base": dict(about_job)}
-        return json.loads(json.dumps(whole))
+        identity = {
+            "job": self.job.name,
+            "space": self.space.text,
+            **chosen,
+            "base": dict(about_job),
+        }
+        return json.loads(json.dumps(identity))
 
 
 def make_plan(job: JobSpec, config: SweepConfig) -> Plan:

@@ -19,8 +19,6 @@ from ray_jobs.sweep.scheduler import rungs
 from ray_jobs.sweep.space import Choice, Dimension, Space, shown_point, shown_value
 from ray_jobs.sweep.table import shown_rung
 
-# Plots of a sweep: learning curves with the stops marked, and parallel coordinates.
-
 COLOURS = colormaps["viridis_r"]
 MARKS = {STOPPED: "x", PLATEAU: "s", FAILED: "*"}
 """At the end of the curve of a trial that did not run to its end."""
@@ -120,8 +118,10 @@ def render_sweep(
     spent_cents: float | None,
     price_source: str,
 ) -> str:
-    """The page, whole in itself; `spent_cents` is None without prices, and `price_source` says
-    whose they are."""
+    """The page, without references to other files.
+
+    `spent_cents` is None without prices; `price_source` says whose they are.
+    """
     metric, result = plan.config.metric, summary(plan, ledger, best)
     verdict = (
         f"Trial {best.number} is the best: {metric} {result['best_metric']:.4f} at "

@@ -7,7 +7,7 @@ from data.errors import JobError
 from data.storage import Store
 from ray_jobs.results.run_directory import result_files, write_manifest
 from ray_jobs.sweep.ledger import (
-    WHOLE,
+    COMPLETE,
     Ledger,
     TrialRecord,
     steps_saved_share,
@@ -70,10 +70,10 @@ def leave_best(
     if best is None:
         reasons = {trial.reason for trial in ledger.trials if trial.reason}
         why = f": {sorted(reasons)[0]}" if reasons else ""
-        mend = "; add --resume and a larger --max-cost-cents" if ledger.open_trials() else ""
+        fix = "; add --resume and a larger --max-cost-cents" if ledger.open_trials() else ""
         raise JobError(
             f"the sweep ended ({ledger.ended}) before a trial had a result or a checkpoint{why}"
-            f"{mend}"
+            f"{fix}"
         )
     source, target = folders.of(best), output.child(BEST)
     target.delete_tree("")
@@ -93,7 +93,7 @@ def _best_with_results(
     """
     finished: list[TrialRecord] = []
     while (best := ledger.best(plan.config.metric, plan.rising)) is not None:
-        if best.state in WHOLE or best in finished:
+        if best.state in COMPLETE or best in finished:
             return best
         check = finish(best.point, folders.of(best)) or 0
         best.reports = [report for report in best.reports if report["check"] <= check]

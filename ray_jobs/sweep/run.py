@@ -1,4 +1,4 @@
-"""A sweep from plan to result, on Ray Tune."""
+"""`run_sweep`: a sweep from plan to `best/` and `sweep.html`, on Ray Tune."""
 
 import logging
 import os
@@ -19,12 +19,12 @@ from ray_jobs.results.run_directory import digest_of
 from ray_jobs.runtime.cluster import check_output_locations, has_gpus, node_that_fits, room_now
 from ray_jobs.runtime.options import JobOptions
 from ray_jobs.runtime.progress import relay_lines
+from ray_jobs.sweep.callback import SweepCallback, SweepStopper, Throttle
 from ray_jobs.sweep.cost import NodeMeter, Prices, known_prices
-from ray_jobs.sweep.ledger import Book, Ledger, TrialRecord, open_ledger
+from ray_jobs.sweep.ledger import Ledger, LedgerWriter, TrialRecord, open_ledger
 from ray_jobs.sweep.plan import FinishTrial, Plan, RunTrial
 from ray_jobs.sweep.report import render_sweep
 from ray_jobs.sweep.results import PAGE, Folders, leave_best, states, summary
-from ray_jobs.sweep.roster import Ending, Pace, Roster
 from ray_jobs.sweep.scheduler import RungScheduler, make_scheduler
 from ray_jobs.sweep.search import make_search, sample_points
 from ray_jobs.sweep.space import Point
@@ -57,7 +57,7 @@ class Trials:
     identity: Callable[[Point], Mapping[str, Any]]
     """What the run directory of a trial says that it depends on."""
     about: Mapping[str, Any]
-    """What decides a trial beside its point."""
+    """What decides a trial besides its point."""
 
 
 Prepare = Callable[[Callable[[], None]], Trials]
@@ -106,7 +106,7 @@ def run_sweep(plan: Plan, prepare: Prepare, options: JobOptions) -> dict[str, An
         if ledger.ended is None or (plan.config.resume and _trials_left(plan, ledger)):
             _Sweep(plan, trials, options, needs, prices, meter, ledger, output, probe).run()
         else:
-            logger.info("sweep  %s has ended (%s): nothing to do", output.uri, ledger.ended)
+            logger.info("sweep  %s: already complete (%s)", output.uri, ledger.ended)
     best = ledger.best(plan.config.metric, plan.rising)
     assert best is not None
     return summary(plan, ledger, best)
@@ -133,29 +133,29 @@ class _Sweep:
             points = sample_points(plan.space, plan.config.trials, plan.config.seed)
             ledger.trials = [TrialRecord(n, point) for n, point in enumerate(points, start=1)]
         ledger.ended = None
-        book = Book(ledger, self.output)
-        book.save()
+        writer = LedgerWriter(ledger, self.output)
+        writer.save()
         folders = Folders(plan, ledger, self._trials_store())
-        pace = Pace(TABLE_INTERVAL_S)
+        table = Throttle(TABLE_INTERVAL_S)
 
         def show() -> None:
             for record in ledger.trials:
-                book.tick(record)
-            if pace.due():
+                writer.tick(record)
+            if table.due():
                 for line in live_table(plan, ledger, meter.cost_cents, concurrent).splitlines():
                     logger.info("%s", line)
 
         while True:
-            roster = self._roster(book, show)
-            scheduler = make_scheduler(plan.config, plan.rising, roster.record_of, ledger.trials)
+            callback = self._callback(writer, show)
+            scheduler = make_scheduler(plan.config, plan.rising, callback.record_of, ledger.trials)
             if scheduler is not None:
                 scheduler.call_back(ledger.trials)
             if meter.spent or not _trials_left(plan, ledger):
                 break
             may_return = scheduler.may_return if scheduler else lambda _: False
-            roster.on_end = partial(folders.remove_losers, may_return)
-            self._fit(roster, scheduler, concurrent)
-            book.release_all()
+            callback.on_end = partial(folders.remove_losers, may_return)
+            self._fit(callback, scheduler, concurrent)
+            writer.release_all()
         ledger.ended = NO_MONEY if _trials_left(plan, ledger) else ALL_ENDED
         folders.remove_all_losers()
         trials = self.trials
@@ -163,20 +163,22 @@ class _Sweep:
         meter.look()
         page = render_sweep(plan, ledger, best, meter.cost_cents, self.prices.source)
         self.output.write_bytes(PAGE, page.encode())
-        book.save()
+        writer.save()
         counts = ", ".join(f"{count} {state}" for state, count in states(ledger).items())
         logger.info("sweep  %s: %s", ledger.ended, counts)
 
-    def _roster(self, book: Book, show: Callable[[], None]) -> Roster:
-        return Roster(
-            book,
+    def _callback(self, writer: LedgerWriter, show: Callable[[], None]) -> SweepCallback:
+        return SweepCallback(
+            writer,
             self.plan.config.checks,
             self.plan.job.metrics,
             price_at=lambda address: self.prices.of_trial(self.needs, address),
             show=show,
         )
 
-    def _fit(self, roster: Roster, scheduler: RungScheduler | None, concurrent: int) -> None:
+    def _fit(
+        self, callback: SweepCallback, scheduler: RungScheduler | None, concurrent: int
+    ) -> None:
         """Let Ray Tune run the open trials."""
         plan, ledger, config = self.plan, self.ledger, self.plan.config
         search, space = make_search(config, plan.space, plan.rising, ledger)
@@ -199,13 +201,13 @@ class _Sweep:
                     name="sweep",
                     storage_path=scratch,
                     verbose=0,
-                    stop=Ending(self.meter, roster),
-                    callbacks=[roster],
+                    stop=SweepStopper(self.meter, callback),
+                    callbacks=[callback],
                     failure_config=tune.FailureConfig(max_failures=self.options.max_failures),
                 ),
             )
             tuner.fit()
-        for problem in (roster.problem, self.meter.problem):
+        for problem in (callback.problem, self.meter.problem):
             if problem is not None:
                 raise problem
 

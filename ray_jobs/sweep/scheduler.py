@@ -1,6 +1,6 @@
 """Ray Tune's ASHA, whose verdicts are taken again as more trials come.
 
-ASHA (arXiv 1810.05934): a trial that reaches a rung goes on if it is among the best
+ASHA (arXiv 1810.05934): a trial that reaches a rung continues if it is among the best
 1/reduction_factor of those that have reached it. In the paper that is asked whenever a worker is
 free. Ray Tune asks once, when the trial comes, against the few that came before it, so that what
 a sweep saves and finds hangs on the order of its trials. Here Ray Tune keeps the rungs, and

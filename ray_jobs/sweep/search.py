@@ -10,7 +10,7 @@ from ray.tune.search.sample import Domain
 from data.errors import ConfigError
 from ray_jobs.results.run_directory import digest_of
 from ray_jobs.sweep.config import SweepConfig
-from ray_jobs.sweep.ledger import WHOLE, Ledger
+from ray_jobs.sweep.ledger import COMPLETE, Ledger
 from ray_jobs.sweep.space import Choice, Dimension, Point, Space
 
 POINT = "point"
@@ -33,7 +33,7 @@ def make_search(
 ) -> tuple[Searcher | None, dict[str, Any]]:
     """Ray Tune's `search_alg` and `param_space` for the trials that are still to be run.
 
-    Random points were all drawn when the sweep began; Optuna is told what earlier trials
+    Random points were all drawn when the sweep began; Optuna is given what earlier trials
     reached and begins with those that were under way.
 
     Raises:
@@ -60,7 +60,7 @@ def make_search(
             search.add_evaluated_point(
                 _flat(trial.point),
                 trial.reports[-1][config.metric],
-                pruned=trial.state not in WHOLE,
+                pruned=trial.state not in COMPLETE,
             )
     return search, {}
 

@@ -75,7 +75,7 @@ def parse_space(text: str, kinds: Mapping[str, type]) -> Space:
     """Read a space; `kinds` gives the type, int or float, of every field that may vary.
 
     Raises:
-        ConfigError: naming `space`, what is wrong in it, and the mend.
+        ConfigError: naming `space`, what is wrong in it, and how to fix it.
     """
     dimensions: dict[str, Dimension] = {}
     for word in text.split():

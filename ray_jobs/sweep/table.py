@@ -3,10 +3,10 @@
 from ray_jobs.runtime.progress import clock_time
 from ray_jobs.sweep.cost import dollars
 from ray_jobs.sweep.ledger import (
+    COMPLETE,
     ENDED,
     FAILED,
     RUNNING,
-    WHOLE,
     Ledger,
     TrialRecord,
     start_seconds,
@@ -17,7 +17,7 @@ from ray_jobs.sweep.scheduler import rungs
 from ray_jobs.sweep.space import shown_point
 
 TOP = 3
-"""Ended trials that are shown beside the running ones."""
+"""Ended trials that are shown with the running ones."""
 
 
 def live_table(plan: Plan, ledger: Ledger, spent_cents: float | None, concurrent: int) -> str:
@@ -28,12 +28,12 @@ def live_table(plan: Plan, ledger: Ledger, spent_cents: float | None, concurrent
     metric = plan.config.metric
     sign = -1 if plan.rising else 1
     running = [trial for trial in ledger.trials if trial.state == RUNNING]
-    whole = [trial for trial in ledger.trials if trial.state in WHOLE]
-    whole.sort(key=lambda trial: sign * trial.reports[-1][metric])
+    complete = [trial for trial in ledger.trials if trial.state in COMPLETE]
+    complete.sort(key=lambda trial: sign * trial.reports[-1][metric])
     width = max((len(shown_point(t.point)) for t in ledger.trials), default=0)
     header = f"{'trial':>5}  {'config':{width}}  {'rung':>6}  {metric:>10}  {'cost':>8}  {'ETA':>8}"
     start_s = start_seconds(ledger.trials)
-    rows = [_row(plan, trial, width, start_s) for trial in [*running, *whole[:TOP]]]
+    rows = [_row(plan, trial, width, start_s) for trial in [*running, *complete[:TOP]]]
     return "\n".join([_summary(plan, ledger, spent_cents, concurrent), header, *rows])
 
 
@@ -83,7 +83,7 @@ def _row(plan: Plan, trial: TrialRecord, width: int, start_s: float) -> str:
 
 
 def shown_rung(plan: Plan, trial: TrialRecord) -> str:
-    """ "1/2": the rungs it has passed of those there are; "end" for a whole plan."""
+    """ "1/2": the rungs it has passed of those there are; "end" at the end of its plan."""
     if trial.check >= plan.config.checks:
         return "end"
     places = rungs(plan.config)

@@ -1,4 +1,4 @@
-"""One trial in a Ray worker: the job's own run, told to Ray Tune check by check.
+"""One trial in a Ray worker: the job's own run, reported to Ray Tune check by check.
 
 The function runs the loop in the process that Ray Tune gives it, which the next trial uses
 again. A Ray Train group for each trial would be started and torn down every time.
@@ -22,14 +22,14 @@ from ray_jobs.sweep.search import POINT
 from ray_jobs.sweep.space import Point, shown_point
 
 FAILURE = "failure"
-"""In a report: why the trial can not go on, which no repetition mends."""
+"""In a report: why the trial failed in a way that no retry would fix."""
 ELSEWHERE = "elsewhere"
 """In a report: why what a trial leaves on this node would be lost; no trial may run here."""
 
 
 @dataclass(frozen=True)
 class TrialSetup:
-    """What every trial of a sweep is told."""
+    """What every trial of a sweep is given."""
 
     run: RunTrial
     folders: Store
@@ -49,7 +49,7 @@ def run_trial(config: dict[str, Any], setup: TrialSetup) -> None:
     """Ray Tune's trainable; `config[POINT]` is the trial's point.
 
     A JobError (a NaN, a damaged store) ends this trial, not the sweep, unless it is that the
-    sweep's places are not here. Anything else is raised, and Ray Tune starts the trial anew as
+    sweep's places are not here. Anything else is raised, and Ray Tune restarts the trial as
     often as it may.
     """
     point = config[POINT]

@@ -34,7 +34,7 @@ def test_results_are_on_s3_whole_and_are_not_made_twice(
         first = run_pipeline(*configs)
         assert not any("is whole" in line for line in lines.lines)
         assert run_pipeline(*configs) == first
-        assert "is whole: nothing to do" in lines.lines[-1]
+        assert "already complete" in lines.lines[-1]
     finally:
         ray.shutdown()
     run = Store.open(s3_uri)

@@ -203,8 +203,8 @@ def test_a_killed_driver_resumes_without_running_an_ended_trial_again(
     assert {trial["state"] for trial in after.values()} <= {"finished", "plateau", "stopped"}
     assert result["best_metric"] > 0 and 0 < result["steps_saved_share"] < 1
     assert verify(Store.open(str(folder / "best"))) >= 2
-    again = sweep(folder, data)  # whole: nothing to do
-    assert again == result and any("nothing to do" in line for line in lines.lines)
+    again = sweep(folder, data)  # already complete
+    assert again == result and any("already complete" in line for line in lines.lines)
 
 
 def wait_for_ended_trials(

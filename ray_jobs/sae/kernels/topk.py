@@ -18,38 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-# Exact top-k of many samples by a tournament: k winners survive each round of group maxima.
-
-_GROUP = 4
-_CANDIDATES_PER_WINNER = 2  # with fewer to choose from, another round costs more than it saves
-
-
-def exact_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each column of `scores` (n, B): values and int64 row indices, (B, k).
-
-    The set is exact, its order is unspecified. Where entries tie at the border, which of them
-    is taken is deterministic but need not be `torch.topk`'s choice.
-
-    `torch.topk` costs about the same for every element. An entry among the k largest lies in
-    one of the k groups with the largest maxima, so it is enough to search those groups, found
-    in the same way among the maxima. Group members are n / 4 apart, which makes the maxima one
-    vectorised pass.
-    """
-    n, samples = scores.shape
-    stride = n // _GROUP
-    if n % _GROUP or stride < _CANDIDATES_PER_WINNER * k:
-        values, indices = scores.t().contiguous().topk(k, dim=1, sorted=False)
-        return values, indices
-    _, winners = exact_topk(scores.view(_GROUP, stride, samples).amax(dim=0), k)
-    members = torch.arange(_GROUP, device=scores.device).mul_(stride)
-    candidates = (winners.unsqueeze(1) + members.unsqueeze(1)).view(samples, _GROUP * k)
-    values, chosen = scores.t().gather(1, candidates).topk(k, dim=1, sorted=False)
-    return values, candidates.gather(1, chosen)
-
-
 _BLOCK_ELEMENTS = {"cpu": 2**22}  # 16 MB in fp32, about a last-level cache
 _BLOCK_ELEMENTS_ELSEWHERE = 2**29  # bounds memory only
 _SMALLEST_BLOCK = 128  # samples
+_GROUP = 4
+_CANDIDATES_PER_WINNER = 2  # with fewer to choose from, another round costs more than it saves
 
 
 class StepOptions(NamedTuple):
@@ -59,47 +32,6 @@ class StepOptions(NamedTuple):
     aux_k: int
     encoder_dtype: torch.dtype
     """Of the encoder's matmul; everything else runs in the parameters' dtype."""
-
-
-def score_blocks(
-    centred: Tensor, W_enc: Tensor, b_enc: Tensor, dtype: torch.dtype
-) -> Iterator[tuple[slice, Tensor]]:
-    """Pre-activations of `centred` (B, d), before the ReLU, in `dtype`, some samples at a time.
-
-    Yields the samples' slice of the batch and their scores (n, samples), which the next block
-    overwrites. Latents lead because that is the faster order for both the matmul and the
-    maxima of its result.
-    """
-    weights, bias = W_enc.to(dtype), b_enc.to(dtype).unsqueeze(1)
-    n, batch = len(weights), len(centred)
-    elements = _BLOCK_ELEMENTS.get(centred.device.type, _BLOCK_ELEMENTS_ELSEWHERE)
-    size = min(batch, max(_SMALLEST_BLOCK, elements // n))
-    scratch = weights.new_empty(n * size)
-    for start in range(0, batch, size or 1):
-        block = centred[start : start + size].to(dtype)
-        scores = scratch[: n * len(block)].view(n, len(block))
-        torch.addmm(bias, weights, block.t(), out=scores)
-        yield slice(start, start + len(block)), scores
-
-
-def top_latents(
-    centred: Tensor, W_enc: Tensor, b_enc: Tensor, dead: Tensor | None, options: StepOptions
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Values and indices (B, k) of the top-k latents; the `dead` latents' scores (m, B)."""
-    batch = len(centred)
-    values = centred.new_empty(batch, options.k)
-    indices = centred.new_empty(batch, options.k, dtype=torch.int64)
-    dead_scores = None if dead is None else centred.new_empty(len(dead), batch)
-    for samples, scores in score_blocks(centred, W_enc, b_enc, options.encoder_dtype):
-        values[samples], indices[samples] = exact_topk(scores, options.k)
-        if dead_scores is not None:
-            dead_scores[:, samples] = scores[dead]
-    return values.relu_(), indices, dead_scores
-
-
-def decode_sum(indices: Tensor, values: Tensor, W_dec: Tensor) -> Tensor:
-    """(B, d): each sample's sum of decoder rows `indices` (B, k) weighted by `values`."""
-    return F.embedding_bag(indices, W_dec, mode="sum", per_sample_weights=values)
 
 
 class TopKSquaredErrors(torch.autograd.Function):
@@ -220,3 +152,67 @@ def _aux_backward(
     latent_grad = (aux_residual @ dead_W_dec.t()).mul_(latents > 0).mul_(scale)
     rows_W_dec = (latents.t() @ aux_residual).mul_(scale)
     return latent_grad.t() @ centred, latent_grad.sum(dim=0), rows_W_dec
+
+
+def decode_sum(indices: Tensor, values: Tensor, W_dec: Tensor) -> Tensor:
+    """(B, d): each sample's sum of decoder rows `indices` (B, k) weighted by `values`."""
+    return F.embedding_bag(indices, W_dec, mode="sum", per_sample_weights=values)
+
+
+def top_latents(
+    centred: Tensor, W_enc: Tensor, b_enc: Tensor, dead: Tensor | None, options: StepOptions
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Values and indices (B, k) of the top-k latents; the `dead` latents' scores (m, B)."""
+    batch = len(centred)
+    values = centred.new_empty(batch, options.k)
+    indices = centred.new_empty(batch, options.k, dtype=torch.int64)
+    dead_scores = None if dead is None else centred.new_empty(len(dead), batch)
+    for samples, scores in score_blocks(centred, W_enc, b_enc, options.encoder_dtype):
+        values[samples], indices[samples] = exact_topk(scores, options.k)
+        if dead_scores is not None:
+            dead_scores[:, samples] = scores[dead]
+    return values.relu_(), indices, dead_scores
+
+
+def score_blocks(
+    centred: Tensor, W_enc: Tensor, b_enc: Tensor, dtype: torch.dtype
+) -> Iterator[tuple[slice, Tensor]]:
+    """Pre-activations of `centred` (B, d), before the ReLU, in `dtype`, some samples at a time.
+
+    Yields the samples' slice of the batch and their scores (n, samples), which the next block
+    overwrites. Latents lead because that is the faster order for both the matmul and the
+    maxima of its result.
+    """
+    weights, bias = W_enc.to(dtype), b_enc.to(dtype).unsqueeze(1)
+    n, batch = len(weights), len(centred)
+    elements = _BLOCK_ELEMENTS.get(centred.device.type, _BLOCK_ELEMENTS_ELSEWHERE)
+    size = min(batch, max(_SMALLEST_BLOCK, elements // n))
+    scratch = weights.new_empty(n * size)
+    for start in range(0, batch, size or 1):
+        block = centred[start : start + size].to(dtype)
+        scores = scratch[: n * len(block)].view(n, len(block))
+        torch.addmm(bias, weights, block.t(), out=scores)
+        yield slice(start, start + len(block)), scores
+
+
+def exact_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each column of `scores` (n, B): values and int64 row indices, (B, k).
+
+    The set is exact, its order is unspecified. Where entries tie at the border, which of them
+    is taken is deterministic but need not be `torch.topk`'s choice.
+
+    `torch.topk` costs about the same for every element. An entry among the k largest lies in
+    one of the k groups with the largest maxima, so it is enough to search those groups, found
+    in the same way among the maxima. Group members are n / 4 apart, which makes the maxima one
+    vectorised pass.
+    """
+    n, samples = scores.shape
+    stride = n // _GROUP
+    if n % _GROUP or stride < _CANDIDATES_PER_WINNER * k:
+        values, indices = scores.t().contiguous().topk(k, dim=1, sorted=False)
+        return values, indices
+    _, winners = exact_topk(scores.view(_GROUP, stride, samples).amax(dim=0), k)
+    members = torch.arange(_GROUP, device=scores.device).mul_(stride)
+    candidates = (winners.unsqueeze(1) + members.unsqueeze(1)).view(samples, _GROUP * k)
+    values, chosen = scores.t().gather(1, candidates).topk(k, dim=1, sorted=False)
+    return values, candidates.gather(1, chosen)

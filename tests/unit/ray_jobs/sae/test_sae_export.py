@@ -13,8 +13,8 @@ from torch import Tensor
 from data.errors import ConfigError, DataError
 from data.storage import Store
 from ray_jobs.sae.convert import main, write_sae_lens, write_sparsify
-from ray_jobs.sae.export import save_sae
-from ray_jobs.sae.model import TopKSAE, load_sae
+from ray_jobs.sae.export import load_sae, save_sae
+from ray_jobs.sae.model import TopKSAE
 
 MEAN = torch.linspace(-5.0, 5.0, 12)
 SCALE = 7.0

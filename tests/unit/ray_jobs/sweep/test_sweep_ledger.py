@@ -12,8 +12,8 @@ from ray_jobs.sweep.ledger import (
     RUNNING,
     STOPPED,
     WAITING,
-    Book,
     Ledger,
+    LedgerWriter,
     TrialRecord,
     open_ledger,
     start_seconds,
@@ -38,9 +38,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def book(tmp_path, clock) -> Book:
+def book(tmp_path, clock) -> LedgerWriter:
     trials = [TrialRecord(n, {"k": n}) for n in (1, 2, 3)]
-    return Book(Ledger(IDENTITY, trials), Store.open(str(tmp_path)), clock)
+    return LedgerWriter(Ledger(IDENTITY, trials), Store.open(str(tmp_path)), clock)
 
 
 def report(check: int, fvu: float) -> dict:

@@ -7,19 +7,19 @@ import pytest
 
 from data.errors import StorageError
 from data.storage import Store
+from ray_jobs.sweep.callback import SweepCallback, SweepStopper
 from ray_jobs.sweep.cost import NodeMeter, Rate
-from ray_jobs.sweep.ledger import LEDGER, Book, Ledger, TrialRecord
+from ray_jobs.sweep.ledger import LEDGER, Ledger, LedgerWriter, TrialRecord
 from ray_jobs.sweep.results import Folders
-from ray_jobs.sweep.roster import Ending, Roster
 from ray_jobs.sweep.trial import FAILURE
 
 CHECKS = 9
 
 
 @pytest.fixture
-def book(tmp_path) -> Book:
+def book(tmp_path) -> LedgerWriter:
     trials = [TrialRecord(n, {"k": n}) for n in (1, 2)]
-    return Book(Ledger({"a": 1}, trials), Store.open(str(tmp_path)), lambda: 0.0)
+    return LedgerWriter(Ledger({"a": 1}, trials), Store.open(str(tmp_path)), lambda: 0.0)
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ def ended() -> list[int]:
 
 
 @pytest.fixture
-def roster(book, ended) -> Roster:
+def callback(book, ended) -> SweepCallback:
     prices = {"10.0.0.1": 150.0}
-    made = Roster(book, CHECKS, ("fvu", "f1"), price_at=prices.get, show=lambda: None)
+    made = SweepCallback(book, CHECKS, ("fvu", "f1"), price_at=prices.get, show=lambda: None)
     made.on_end = lambda: ended.append(1)
     return made
 
@@ -44,18 +44,18 @@ def result(check: int, **more: Any) -> dict[str, Any]:
     return {**told, "pid": 7, "node_ip": "10.0.0.1", "trial_id": "x", **more}
 
 
-def test_only_what_the_job_reports_is_kept(roster, book):
-    roster.on_trial_start(trial("a", 1))
-    roster.on_trial_result(trial("a", 1), result(1))
+def test_only_what_the_job_reports_is_kept(callback, book):
+    callback.on_trial_start(trial("a", 1))
+    callback.on_trial_result(trial("a", 1), result(1))
     (report,) = book.ledger.trials[0].reports
     assert report == {"check": 1, "step": 10, "fvu": 1.0, "seconds": 0.0, "order": 1}
     assert book.ledger.trials[0].planned_steps == 90
 
 
-def test_a_trial_costs_what_its_node_costs_even_when_that_has_gone(roster, book):
-    roster.on_trial_start(trial("a", 1))
-    roster.on_trial_result(trial("a", 1), result(1))
-    roster.on_trial_result(trial("a", 1), result(2, node_ip="10.0.0.9"))
+def test_a_trial_costs_what_its_node_costs_even_when_that_has_gone(callback, book):
+    callback.on_trial_start(trial("a", 1))
+    callback.on_trial_result(trial("a", 1), result(1))
+    callback.on_trial_result(trial("a", 1), result(2, node_ip="10.0.0.9"))
     record = book.ledger.trials[0]
     record.seconds = 1800.0
     assert record.cost_cents == 75.0 and book.ledger.trials[1].cost_cents is None
@@ -70,38 +70,38 @@ def test_a_trial_costs_what_its_node_costs_even_when_that_has_gone(roster, book)
         ({"check": 0, "fvu": 1e9, FAILURE: "the loss is not finite"}, "failed"),
     ],
 )
-def test_how_a_trial_ends(roster, book, ended, last, state):
-    roster.on_trial_start(trial("a", 1))
-    roster.on_trial_result(trial("a", 1), result(1))
-    roster.on_trial_result(trial("a", 1), last)
-    roster.on_trial_complete(trial("a", 1))
+def test_how_a_trial_ends(callback, book, ended, last, state):
+    callback.on_trial_start(trial("a", 1))
+    callback.on_trial_result(trial("a", 1), result(1))
+    callback.on_trial_result(trial("a", 1), last)
+    callback.on_trial_complete(trial("a", 1))
     record = book.ledger.trials[0]
     assert record.state == state and ended == [1]
     assert record.reason == ("the loss is not finite" if state == "failed" else None)
 
 
-def test_a_trial_that_never_reports_has_failed(roster, book):
-    roster.on_trial_start(trial("a", 1))
-    roster.on_trial_complete(trial("a", 1))
+def test_a_trial_that_never_reports_has_failed(callback, book):
+    callback.on_trial_start(trial("a", 1))
+    callback.on_trial_complete(trial("a", 1))
     assert book.ledger.trials[0].state == "failed"
 
 
-def test_trials_find_their_records_and_new_points_get_one(roster, book):
-    assert roster.record_of(trial("a", 2)).number == 2
-    assert roster.record_of(trial("a", 2)).number == 2
-    assert roster.record_of(trial("b", 2)).number == 3  # the same point once more
-    assert roster.record_of(trial("c", 5)).number == 4
+def test_trials_find_their_records_and_new_points_get_one(callback, book):
+    assert callback.record_of(trial("a", 2)).number == 2
+    assert callback.record_of(trial("a", 2)).number == 2
+    assert callback.record_of(trial("b", 2)).number == 3  # the same point once more
+    assert callback.record_of(trial("c", 5)).number == 4
     assert len(book.ledger.trials) == 4
 
 
-def test_a_book_that_can_not_be_kept_ends_the_sweep(roster, book, tmp_path):
-    ending = Ending(NodeMeter(Store.open(str(tmp_path)), lambda: Rate(0.0)), roster)
-    roster.on_trial_start(trial("a", 1))
+def test_a_book_that_can_not_be_kept_ends_the_sweep(callback, book, tmp_path):
+    ending = SweepStopper(NodeMeter(Store.open(str(tmp_path)), lambda: Rate(0.0)), callback)
+    callback.on_trial_start(trial("a", 1))
     assert not ending.stop_all()
     (tmp_path / LEDGER).mkdir()  # nothing can be written under this name
     book._store = Store.open(str(tmp_path), retry_s=0.0)
-    roster.on_trial_result(trial("a", 1), result(1))
-    assert isinstance(roster.problem, StorageError) and ending.stop_all()
+    callback.on_trial_result(trial("a", 1), result(1))
+    assert isinstance(callback.problem, StorageError) and ending.stop_all()
 
 
 def test_losers_are_removed_and_what_may_still_win_stays(tmp_path):

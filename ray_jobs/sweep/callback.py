@@ -1,4 +1,7 @@
-"""Keeps the book of a sweep while Ray Tune runs it, and ends it when the money is spent."""
+"""`SweepCallback`: records in the ledger what Ray Tune does; `SweepStopper` ends the sweep.
+
+It ends when its money is spent or when what happened could not be recorded.
+"""
 
 import logging
 import time
@@ -17,7 +20,7 @@ from ray_jobs.sweep.ledger import (
     RUNNING,
     STOPPED,
     WAITING,
-    Book,
+    LedgerWriter,
     TrialRecord,
 )
 from ray_jobs.sweep.search import POINT
@@ -27,8 +30,8 @@ from ray_jobs.sweep.trial import ELSEWHERE, FAILURE
 logger = logging.getLogger(__name__)
 
 
-class Roster(Callback):
-    """Which record of the ledger each of Ray Tune's trials is; writes down what happens to it.
+class SweepCallback(Callback):
+    """Finds the ledger's record of each of Ray Tune's trials, and records what happens to it.
 
     `price_at` tells what a trial costs an hour on the node with an address; `show` is called
     after every step of Ray Tune, and `on_end`, which may be set, when a trial has ended.
@@ -36,14 +39,14 @@ class Roster(Callback):
 
     def __init__(
         self,
-        book: Book,
+        writer: LedgerWriter,
         checks: int,
         metrics: Collection[str],
         *,
         price_at: Callable[[str], float | None],
         show: Callable[[], None],
     ) -> None:
-        self._book = book
+        self._writer = writer
         self._checks = checks
         self._metrics = metrics
         self._price_at = price_at
@@ -52,7 +55,7 @@ class Roster(Callback):
         self._records: dict[str, TrialRecord] = {}
         self._failures: dict[int, str] = {}
         self.problem: JobError | None = None
-        """Why the book can not be kept, or trials can not; the sweep ends for it."""
+        """Why the sweep must end: the ledger or a trial's results could not be written."""
 
     def record_of(self, trial: Trial) -> TrialRecord:
         """The trial's record; a new one for a point that the search has just made."""
@@ -60,24 +63,24 @@ class Roster(Callback):
             claimed = {record.number for record in self._records.values()}
             same = (
                 record
-                for record in self._book.ledger.open_trials()
+                for record in self._writer.ledger.open_trials()
                 if record.number not in claimed and record.point == trial.config[POINT]
             )
             self._records[trial.trial_id] = next(same, None) or self._new(trial.config[POINT])
         return self._records[trial.trial_id]
 
     def _new(self, point: dict[str, Any]) -> TrialRecord:
-        record = TrialRecord(len(self._book.ledger.trials) + 1, dict(point))
-        self._book.ledger.trials.append(record)
+        record = TrialRecord(len(self._writer.ledger.trials) + 1, dict(point))
+        self._writer.ledger.trials.append(record)
         return record
 
     def on_trial_start(self, trial: Trial, **info: Any) -> None:
-        self._book.start(self.record_of(trial))
+        self._writer.start(self.record_of(trial))
 
     def on_trial_result(self, trial: Trial, result: dict[str, Any], **info: Any) -> None:
         record = self.record_of(trial)
         if ELSEWHERE in result:
-            self._book.end(record, WAITING)
+            self._writer.end(record, WAITING)
             self.problem = self.problem or StorageError(result[ELSEWHERE])
             return
         if FAILURE in result:
@@ -92,11 +95,11 @@ class Roster(Callback):
         price = self._price_at(result["node_ip"])  # None too for a node that has just gone
         record.cents_per_hour = record.cents_per_hour if price is None else price
         kept = ("check", "step", *self._metrics)
-        self._book.report(record, {name: result[name] for name in kept if name in result})
+        self._writer.report(record, {name: result[name] for name in kept if name in result})
         if result.get("done"):  # ASHA's decision; a trial that ends by itself reports nothing
             self._end(record, STOPPED)
         else:
-            self._keep(self._book.save)
+            self._keep(self._writer.save)
 
     def on_trial_complete(self, trial: Trial, **info: Any) -> None:
         record = self.record_of(trial)
@@ -110,8 +113,8 @@ class Roster(Callback):
 
     def on_trial_recover(self, trial: Trial, **info: Any) -> None:
         record = self.record_of(trial)
-        self._book.end(record, WAITING)
-        logger.warning("sweep  trial %d lost its worker: starting it again", record.number)
+        self._writer.end(record, WAITING)
+        logger.warning("sweep  trial %d lost its worker: restarting it", record.number)
 
     def on_trial_error(self, trial: Trial, **info: Any) -> None:
         text = str(trial.get_error() or "").strip() or "its worker died"
@@ -121,10 +124,10 @@ class Roster(Callback):
         self._show()
 
     def _end(self, record: TrialRecord, state: str, reason: str | None = None) -> None:
-        self._book.end(record, state, reason)
+        self._writer.end(record, state, reason)
         if reason is not None:
             logger.warning("sweep  trial %d failed: %s", record.number, reason)
-        self._keep(self._book.save)
+        self._keep(self._writer.save)
         self._keep(self.on_end)
 
     def _keep(self, act: Callable[[], None]) -> None:
@@ -135,22 +138,22 @@ class Roster(Callback):
             self.problem = self.problem or error
 
 
-class Ending(Stopper):
-    """Ends the whole sweep when its money is spent, or the book or the meter has a problem."""
+class SweepStopper(Stopper):
+    """Ends the whole sweep when its money is spent, or something could not be recorded."""
 
-    def __init__(self, meter: NodeMeter, roster: Roster) -> None:
+    def __init__(self, meter: NodeMeter, callback: SweepCallback) -> None:
         self._meter = meter
-        self._roster = roster
+        self._callback = callback
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        problem = self._roster.problem or self._meter.problem
+        problem = self._callback.problem or self._meter.problem
         return self._meter.spent or problem is not None
 
 
-class Pace:
+class Throttle:
     """Lets something happen at most once in `interval_s`."""
 
     def __init__(self, interval_s: float, clock: Callable[[], float] = time.monotonic) -> None:
