@@ -199,7 +199,7 @@ class LambdaNodeProvider(NodeProvider):
         except AutoscalerError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_code)
-        cost = cost_in_words(done.charges, done.unseen, self.cluster.session.clock())
+        cost = cost_in_words(done.charges, done.unreported, self.cluster.session.clock())
         cli_logger.success(
             "0 instances of {} are running, verified in {:.0f} s. This run cost {}.",
             self.cluster_name,
@@ -231,7 +231,7 @@ class LambdaNodeProvider(NodeProvider):
             "process_runner": process_runner,
             "use_internal_ip": use_internal_ip,
         }
-        ssh = CheckedSSHCommandRunner(self.cluster.health, self.cluster.handover_from, **common)
+        ssh = CheckedSSHCommandRunner(self.cluster.health, self.cluster.spend_sync_of, **common)
         if docker_config and docker_config.get("container_name"):
             docker = DockerCommandRunner(docker_config, **common)
             # The health check is the machine's, not the container's.

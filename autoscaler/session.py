@@ -23,8 +23,8 @@ from autoscaler.lambda_cloud.client import LambdaClient
 from autoscaler.lambda_cloud.credentials import ApiKey, api_url, home_dir, load_api_key, on_head
 from autoscaler.lambda_cloud.rate_limit import Pacer, Turn
 from autoscaler.lambda_cloud.transport import Transport
-from autoscaler.money.handover import Books
 from autoscaler.money.ledger import Ledger
+from autoscaler.money.spend_sync import SpendSync
 from autoscaler.state import State, TagStore
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Session:
         self.home = home
         self.clock = clock
         self.sleep = sleep
-        state = State(home / "state.db", durable=durable)
+        self._state = state = State(home / "state.db", durable=durable)
         self.events = EventLog(home / "events.jsonl", clock)
         pacer = Pacer(state, key.account, turn=turn, clock=clock, sleep=sleep)
         transport = Transport(key, url, pacer, self.events, sleep=sleep, adapter=adapter)
@@ -62,7 +62,6 @@ class Session:
         self.tags = TagStore(state)
         self.journal = Journal(state, key.account)
         self.ledger = Ledger(state, key.account)
-        self.books = Books(state, key.account)
         self.unavailable_offerings = UnavailableOfferings(state, key.account)
         self.catalog = CatalogSource(self.client, clock)
         self.terminator = Terminator(self.client, self.ledger, self.events, clock)
@@ -109,6 +108,9 @@ class Session:
             self.events,
             clock=self.clock,
         )
+
+    def spend_sync(self, cluster: str) -> SpendSync:
+        return SpendSync(cluster, self._state, self.ledger, self.clock)
 
 
 def open_session() -> Session:

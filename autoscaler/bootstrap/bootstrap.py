@@ -28,7 +28,7 @@ from autoscaler.bootstrap.ssh_keys import own_private_key, public_key_of
 from autoscaler.errors import AutoscalerError, ConfigError
 from autoscaler.lambda_cloud.catalog import Catalog, overlay
 from autoscaler.lambda_cloud.credentials import ApiKey, api_url, load_api_key
-from autoscaler.money.handover import Row
+from autoscaler.money.spend_sync import Row
 from autoscaler.session import open_session
 
 SSH_USER = "ubuntu"

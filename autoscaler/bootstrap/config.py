@@ -33,7 +33,7 @@ from autoscaler.errors import ConfigError
 from autoscaler.lambda_cloud.launch_request import MAX_TAG_VALUE_CHARS
 from autoscaler.lambda_cloud.tags import check_cluster_name
 from autoscaler.money.budget import Caps
-from autoscaler.money.handover import Row
+from autoscaler.money.spend_sync import Row
 
 Section: TypeAlias = Mapping[str, Any]
 """A part of the YAML, as parsed."""
@@ -102,7 +102,7 @@ class ProviderConfig:
     ssh_public_key: str | None = None
     node_types: tuple[NodeType, ...] = ()
     former_charges: tuple[Row, ...] = field(default=(), hash=False)
-    """What the run had cost before this head (`books`)."""
+    """What the run had cost before this head (`spend_sync`)."""
 
     def node_type(self, name: str | None) -> NodeType | None:
         return next((found for found in self.node_types if found.name == name), None)

@@ -83,7 +83,7 @@ def report_charges() -> int:
     """`raylambda charges` on the head: one line with what its machines have cost."""
     try:
         cluster = own_cluster()
-        sys.stdout.write(f"{open_session().books.report(cluster)}\n")
+        sys.stdout.write(f"{open_session().spend_sync(cluster).report()}\n")
     except AutoscalerError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code

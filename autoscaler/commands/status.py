@@ -31,8 +31,8 @@ class Snapshot:
     events: Sequence[Mapping[str, Field]]
     problem: str = ""
     heads: Mapping[str, str] = field(default_factory=dict[str, str])
-    unseen: Mapping[str, Sequence[Charge]] = field(default_factory=dict[str, Sequence[Charge]])
-    """The most that machines nobody told of have cost beside `charges`, by cluster."""
+    unreported: Mapping[str, Sequence[Charge]] = field(default_factory=dict[str, Sequence[Charge]])
+    """Upper bounds of what lost heads' workers have cost, by cluster; not in `charges`."""
 
 
 def render(snapshot: Snapshot) -> str:
@@ -85,7 +85,7 @@ def _spend(snapshot: Snapshot) -> list[str]:
     lines = [snapshot.problem] if snapshot.problem and snapshot.instances is not None else []
     for cluster, charges in sorted(snapshot.charges.items()):
         burn = burn_cents_per_hour(charges)
-        cost = cost_in_words(charges, snapshot.unseen.get(cluster, ()), snapshot.now_s)
+        cost = cost_in_words(charges, snapshot.unreported.get(cluster, ()), snapshot.now_s)
         rate = "" if not burn else f", {dollars(burn)}/h now"
         lines.append(f"{cluster}: as far as this machine knows, this run has cost {cost}{rate}")
     return lines
@@ -207,13 +207,13 @@ def look(
         # What concerns all clusters names none.
         events = [e for e in events if e.get("cluster") in (None, cluster)]
     charges: dict[str, list[Charge]] = {}
-    unseen: dict[str, list[Charge]] = {}
+    unreported: dict[str, list[Charge]] = {}
     closures: list[UnavailableOffering] = []
     try:
         for name in session.ledger.clusters():
             if cluster in (None, name):
                 charges[name] = session.ledger.charges(name)
-                unseen[name] = session.ledger.unseen(name)
+                unreported[name] = session.ledger.unreported(name)
         closures = session.unavailable_offerings.all()
     except StateError as error:
         problem = problem or str(error)
@@ -224,7 +224,7 @@ def look(
         closures,
         events[len(events) - last_events :] if last_events < len(events) else events,
         problem,
-        unseen=unseen,
+        unreported=unreported,
     )
 
 
@@ -235,7 +235,7 @@ def _as_json(snapshot: Snapshot) -> dict[str, object]:
         "problem": snapshot.problem or None,
         "instances": None if instances is None else [asdict(i) for i in instances],
         "charges": {name: [asdict(c) for c in cs] for name, cs in snapshot.charges.items()},
-        "unseen": {name: [asdict(c) for c in cs] for name, cs in snapshot.unseen.items()},
+        "unreported": {name: [asdict(c) for c in cs] for name, cs in snapshot.unreported.items()},
         "closed": [asdict(c) for c in snapshot.closures],
         "events": [dict(e) for e in snapshot.events],
         "heads": {name: _parsed(words) for name, words in snapshot.heads.items()},

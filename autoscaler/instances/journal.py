@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from autoscaler.domain import Charge, Offering
 from autoscaler.money.budget import Allow, Decision
-from autoscaler.money.ledger import known_charges, unseen_charges
+from autoscaler.money.ledger import known_charges, unreported_charges
 from autoscaler.state import State
 
 KEEP_S = 7 * 86_400.0
@@ -64,7 +64,7 @@ _MAY_FOLLOW = {
 }
 
 Guard = Callable[[list[Charge]], Decision]
-"""Decides over everything of the cluster that costs, or may: its charges, known and unseen, and
+"""Decides over everything of the cluster that costs, or may: its charges, known and unreported, and
 its open intents."""
 
 
@@ -183,7 +183,7 @@ def _commitments(connection: sqlite3.Connection, cluster: str) -> list[Charge]:
         (cluster, *UNRESOLVED),
     ).fetchall()
     intended = [Charge(*row) for row in rows]
-    return known_charges(connection, cluster) + unseen_charges(connection, cluster) + intended
+    return known_charges(connection, cluster) + unreported_charges(connection, cluster) + intended
 
 
 def _intent(row: sqlite3.Row) -> Intent:

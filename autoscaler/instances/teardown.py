@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 class Teardown:
     """`ended` in the order in which they were found; `late` are those after the first look.
 
-    `charges` are the run's, as this machine knows them, and `unseen` the upper bound of what
+    `charges` are the run's, as this machine knows them, and `unreported` the upper bound of what
     its other machines may have cost (`money.ledger`). Without a state file the run counts as
     one charge of unknown price.
     """
@@ -44,7 +44,7 @@ class Teardown:
     ended: tuple[str, ...]
     late: tuple[str, ...]
     charges: list[Charge]
-    unseen: list[Charge]
+    unreported: list[Charge]
     took_s: float
 
 
@@ -223,16 +223,16 @@ class ClusterEnd:
         now_s = self._clock()
         first_s = min(found.values(), default=now_s)
         late = tuple(id_ for id_, seen_s in found.items() if seen_s > first_s)
-        charges, unseen = [Charge(None, started_s, now_s)], list[Charge]()
+        charges, unreported = [Charge(None, started_s, now_s)], list[Charge]()
         try:
-            charges, unseen = self._ledger.charges(cluster), self._ledger.unseen(cluster)
+            charges, unreported = self._ledger.charges(cluster), self._ledger.unreported(cluster)
             self._ledger.close_run(cluster)
         except StateError as error:
             logger.warning("could not record the run's end: %s", error)
         self._events.write(
             "cluster-ended", cluster=cluster, instances=len(found), late=len(late), running=0
         )
-        return Teardown(tuple(found), late, charges, unseen, now_s - started_s)
+        return Teardown(tuple(found), late, charges, unreported, now_s - started_s)
 
 
 def _heads_first(instance: Instance) -> tuple[bool, str]:

@@ -1,4 +1,4 @@
-"""May one more machine be launched? Pure, in integer cents, always rounded up.
+"""The budget: whether one more machine may be launched. Pure, in integer cents, rounded up.
 
 Lambda bills by the started minute. Both caps are checked at launch:
 
@@ -6,7 +6,8 @@ Lambda bills by the started minute. Both caps are checked at launch:
     spent so far + one hour of (burn + price)   <= max_total_cents
 
 An unknown price denies a launch; it ends nothing.
-`seconds_left` says for how long what runs still fits the total, for whoever ends it then.
+`seconds_left` says for how long what runs still fits the total, for whoever ends it then;
+`upper_bound` what a lost head's workers may have cost.
 """
 
 from collections.abc import Iterable
@@ -16,8 +17,8 @@ from typing import TypeAlias
 
 from autoscaler.domain import Charge
 
-LAST_WORDS_S = 120.0
-"""What a head says this long before its end is told as all: its launches had been stopped."""
+FINAL_REPORT_S = 120.0
+"""A head's report this shortly before its end is complete: its launches had been stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Caps:
 
 @dataclass(frozen=True, slots=True)
 class Allow:
+    """The machine may be launched."""
+
     spent_cents: int | None
     burn_cents_per_hour: int
     """With the new machine."""
@@ -45,6 +48,8 @@ class Allow:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
+    """The machine may not be launched; `reason` goes to the user."""
+
     reason: str
 
 
@@ -137,15 +142,68 @@ def _fits(cap_cents: int, charges: list[Charge], now_s: float) -> bool:
     return spent is not None and spent <= cap_cents
 
 
-def cost_in_words(charges: Iterable[Charge], unseen: Iterable[Charge], now_s: float) -> str:
-    """Such as "about $4.21, and at most $9.00 more: ..."; of `unseen` what counts (`lives`)."""
+@dataclass(frozen=True, slots=True)
+class UnreportedInterval:
+    """From a head's last report until it was known to be gone, with its caps (None is none).
+
+    `max_cents` caps the whole run until `until_s`, not this interval alone.
+    """
+
+    from_s: float
+    until_s: float
+    max_cents_per_hour: int | None
+    max_cents: int | None
+
+
+def upper_bound(interval: UnreportedInterval, known: Iterable[Charge]) -> Charge:
+    """Upper bound of what unreported machines have cost in the interval, as one charge.
+
+    `known` are the run's other charges: what they take of the caps is not counted twice. The
+    price is None where no cap bounds it.
+    """
+    known = list(known)
+    bounds: list[int] = []
+    minutes = minutes_billed(Charge(None, interval.from_s, interval.until_s), interval.until_s)
+    if interval.max_cents_per_hour is not None:
+        # One minute more, since each machine's last one counts whole.
+        allowed_cents = -(-interval.max_cents_per_hour * (minutes + 1) // 60)
+        bounds.append(allowed_cents - _known_within(known, interval))
+    if interval.max_cents is not None:
+        run_cents = spent_cents(_until(known, interval.until_s), interval.until_s)
+        bounds.append(interval.max_cents - (run_cents or 0))
+    price = -(-max(0, min(bounds)) * 60 // minutes) if bounds else None
+    return Charge(price, interval.from_s, interval.until_s)
+
+
+def _known_within(charges: Iterable[Charge], interval: UnreportedInterval) -> int:
+    """What the known machines have taken of the hourly cap, in whole cents at the least."""
+    total = 0
+    for c in charges:
+        until_s = min(interval.until_s if c.ended_s is None else c.ended_s, interval.until_s)
+        seconds = until_s - max(c.started_s, interval.from_s)
+        total += int(max(0.0, seconds) * (c.price_cents_per_hour or 0) / 3600)
+    return total
+
+
+def _until(charges: Iterable[Charge], at_s: float) -> list[Charge]:
+    return [
+        Charge(
+            c.price_cents_per_hour, c.started_s, at_s if c.ended_s is None else min(c.ended_s, at_s)
+        )
+        for c in charges
+        if c.started_s < at_s
+    ]
+
+
+def cost_in_words(charges: Iterable[Charge], unreported: Iterable[Charge], now_s: float) -> str:
+    """Such as "about $4.21, and at most $9.00 more: ..."; `unreported` as `Ledger.unreported`."""
     spent = spent_cents(charges, now_s)
     words = "an unknown sum" if spent is None else f"about {dollars(spent)}"
-    unseen = [c for c in unseen if (c.ended_s or now_s) - c.started_s > LAST_WORDS_S]
-    if unseen:
-        more = spent_cents(unseen, now_s)
-        most = "an unknown sum" if more is None else f"at most {dollars(more)}"
-        words += f", and {most} more: a head ended before it told what its workers have cost"
+    unreported = [c for c in unreported if (c.ended_s or now_s) - c.started_s > FINAL_REPORT_S]
+    if unreported:
+        more = spent_cents(unreported, now_s)
+        bound = "an unknown sum" if more is None else f"at most {dollars(more)}"
+        words += f", and {bound} more: a head ended before it reported what its workers cost"
     return words
 
 

@@ -3,93 +3,16 @@
 The machine that ran `ray up` knows the head, the head knows its workers; Lambda's own bill
 is the truth. A run is a cluster from its first machine to its verified end (`ray down`),
 however many heads it has had: then its charges are closed, and the next run of the same name
-starts from zero.
+starts from zero. What the workers of a lost head have cost is bounded by its caps.
 """
 
 import sqlite3
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
 from autoscaler.domain import Charge, Instance, Offering
 from autoscaler.lambda_cloud.tags import created_s
-from autoscaler.money.budget import minutes_billed, spent_cents
+from autoscaler.money.budget import UnreportedInterval, upper_bound
 from autoscaler.state import State
-
-# What a run has cost over the lives of its heads: what is known of it, and the most of the rest.
-
-
-@dataclass(frozen=True, slots=True)
-class Silence:
-    """From a head's last word until it was known to be gone, with its caps (None is none).
-
-    `max_cents` is the whole run's until then.
-    """
-
-    from_s: float
-    until_s: float
-    max_cents_per_hour: int | None
-    max_cents: int | None
-
-
-def most(silence: Silence, others: Iterable[Charge]) -> Charge:
-    """The most that machines nobody told of may have cost, beside `others` that are known."""
-    others = list(others)
-    bounds: list[int] = []
-    minutes = minutes_billed(Charge(None, silence.from_s, silence.until_s), silence.until_s)
-    if silence.max_cents_per_hour is not None:
-        # One minute more, since each machine's last one counts whole.
-        may_cents = -(-silence.max_cents_per_hour * (minutes + 1) // 60)
-        bounds.append(may_cents - _known_within(others, silence))
-    if silence.max_cents is not None:
-        known_cents = spent_cents(_until(others, silence.until_s), silence.until_s)
-        bounds.append(silence.max_cents - (known_cents or 0))
-    price = -(-max(0, min(bounds)) * 60 // minutes) if bounds else None
-    return Charge(price, silence.from_s, silence.until_s)
-
-
-def known_charges(connection: sqlite3.Connection, cluster: str) -> list[Charge]:
-    """Of the present run."""
-    rows = connection.execute(
-        "SELECT price_cents_per_hour, started_s, ended_s FROM charges "
-        "WHERE cluster = ? AND closed = 0 ORDER BY started_s, instance_id",
-        (cluster,),
-    ).fetchall()
-    return [Charge(*row) for row in rows]
-
-
-def unseen_charges(connection: sqlite3.Connection, cluster: str) -> list[Charge]:
-    """The most for each silence of the present run; None as price where nothing bounds it."""
-    rows = connection.execute(
-        "SELECT reported_s, ended_s, max_cents_per_hour, max_cents FROM charges "
-        "WHERE cluster = ? AND closed = 0 AND reported_s < ended_s ORDER BY ended_s",
-        (cluster,),
-    ).fetchall()
-    charges = known_charges(connection, cluster) if rows else []
-    found: list[Charge] = []
-    for row in rows:
-        found.append(most(Silence(*row), charges + found))
-    return found
-
-
-def _known_within(charges: Iterable[Charge], silence: Silence) -> int:
-    """What the known machines have taken of the hourly cap, in whole cents at the least."""
-    total = 0
-    for c in charges:
-        until_s = min(silence.until_s if c.ended_s is None else c.ended_s, silence.until_s)
-        seconds = until_s - max(c.started_s, silence.from_s)
-        total += int(max(0.0, seconds) * (c.price_cents_per_hour or 0) / 3600)
-    return total
-
-
-def _until(charges: Iterable[Charge], at_s: float) -> list[Charge]:
-    return [
-        Charge(
-            c.price_cents_per_hour, c.started_s, at_s if c.ended_s is None else min(c.ended_s, at_s)
-        )
-        for c in charges
-        if c.started_s < at_s
-    ]
-
 
 _START = (
     "INSERT INTO charges (instance_id, cluster, instance_type, region, price_cents_per_hour, "
@@ -103,6 +26,8 @@ _END = "UPDATE charges SET ended_s = ? WHERE instance_id = ? AND ended_s IS NULL
 
 
 class Ledger:
+    """The charges of every cluster in the state file. Thread-safe; raises StateError."""
+
     def __init__(self, state: State, account: str) -> None:
         """`account` is the key's: what is written from now on is its own."""
         self._state = state
@@ -123,8 +48,7 @@ class Ledger:
             )
 
     def observe(self, cluster: str, instances: Iterable[Instance], now_s: float) -> None:
-        """Takes over what a list shows of the cluster: machines launched elsewhere, ends, and
-        that an end was none.
+        """Takes over what a list shows: machines launched elsewhere, ends, and ends that were none.
 
         A machine that is missing from the list is not ended here: lists leave some out.
         """
@@ -170,10 +94,10 @@ class Ledger:
         with self._state.reading() as connection:
             return known_charges(connection, cluster)
 
-    def unseen(self, cluster: str) -> list[Charge]:
-        """The most that machines of the present run which nobody told of have cost beside."""
+    def unreported(self, cluster: str) -> list[Charge]:
+        """Upper bound of the present run's unreported spend, as charges beside `charges`."""
         with self._state.reading() as connection:
-            return unseen_charges(connection, cluster)
+            return unreported_charges(connection, cluster)
 
     def clusters(self) -> list[str]:
         """Those with charges in their present run."""
@@ -223,3 +147,27 @@ class Ledger:
         self, cluster: str, id_: str, offering: Offering, price: int | None, started_s: float
     ) -> tuple[object, ...]:
         return id_, cluster, offering.instance_type, offering.region, price, started_s, self.account
+
+
+def known_charges(connection: sqlite3.Connection, cluster: str) -> list[Charge]:
+    """Of the present run, in the order of their starts."""
+    rows = connection.execute(
+        "SELECT price_cents_per_hour, started_s, ended_s FROM charges "
+        "WHERE cluster = ? AND closed = 0 ORDER BY started_s, instance_id",
+        (cluster,),
+    ).fetchall()
+    return [Charge(*row) for row in rows]
+
+
+def unreported_charges(connection: sqlite3.Connection, cluster: str) -> list[Charge]:
+    """Upper bounds for the present run, one for each lost head, in the order of their ends."""
+    rows = connection.execute(
+        "SELECT reported_s, ended_s, max_cents_per_hour, max_cents FROM charges "
+        "WHERE cluster = ? AND closed = 0 AND reported_s < ended_s ORDER BY ended_s",
+        (cluster,),
+    ).fetchall()
+    charges = known_charges(connection, cluster) if rows else []
+    found: list[Charge] = []
+    for row in rows:
+        found.append(upper_bound(UnreportedInterval(*row), charges + found))
+    return found

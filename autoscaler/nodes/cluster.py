@@ -28,7 +28,7 @@ from autoscaler.lambda_cloud.tags import (
     launch_tags,
     mutable_tags,
 )
-from autoscaler.money.handover import Handover
+from autoscaler.money.spend_sync import SpendSync
 from autoscaler.nodes.listing import FRESH_S, Node, NodeList
 from autoscaler.nodes.maintenance import BudgetEnforcer, HealthMonitor
 from autoscaler.session import Session
@@ -58,14 +58,7 @@ class Cluster:
             session.events,
             session.clock,
         )
-        self.handover = Handover(
-            name,
-            config.caps,
-            config.former_charges,
-            session.books,
-            session.ledger,
-            session.clock,
-        )
+        self.spend_sync = session.spend_sync(name)
         self._budget = BudgetEnforcer(
             name,
             config.caps,
@@ -98,7 +91,7 @@ class Cluster:
     def visible(self, filters: Mapping[str, str]) -> list[str]:
         """Nodes for Ray's autoscaler. Raises AutoscalerError when nothing can be known."""
         with suppress(StateError):  # no launch without it, but every end
-            self.handover.from_laptop()
+            self.spend_sync.import_rows(self.config.former_charges)
         if self.nodes.refresh():
             self._maintain()
         return [
@@ -130,11 +123,11 @@ class Cluster:
             node = self.nodes.get(node_id)
         return node
 
-    def handover_from(self, node_id: str) -> Handover | None:
+    def spend_sync_of(self, node_id: str) -> SpendSync | None:
         """For what a head reports to this machine; None for other nodes, and on the head."""
         node = self.find(node_id)
         is_other_head = node is not None and node.kind == KIND_HEAD and not self.config.on_head
-        return self.handover if is_other_head else None
+        return self.spend_sync if is_other_head else None
 
     # Launching
 
@@ -150,7 +143,7 @@ class Cluster:
         try:
             node = parse_node_config(section, tags.get(USER_NODE_TYPE, ""))
             choice = Choice(node.instance_types, self._regions(node), self.config.caps)
-            self.handover.from_laptop()
+            self.spend_sync.import_rows(self.config.former_charges)
             spec = self.spec(node, tags)
             deadline_s = self.session.clock() + CREATE_S
             while len(made) < count:

@@ -9,7 +9,7 @@ from autoscaler.errors import AmbiguousLaunchError, BudgetError, CapacityError, 
 from autoscaler.instances.acquire import Choice
 from autoscaler.instances.launcher import NodeSpec
 from autoscaler.lambda_cloud.tags import KIND_HEAD, USER_NODE_TYPE
-from autoscaler.money.handover import Row
+from autoscaler.money.spend_sync import Row
 from autoscaler.nodes.cluster import Cluster
 
 HEAD_S = 300.0
@@ -53,7 +53,7 @@ class Head:
             session.cluster_end.end_late_arrivals(cluster.name)
             raise
         except BudgetError as error:
-            raise cluster.handover.explained(error) from None
+            raise cluster.spend_sync.explain(error) from None
 
     def bootstrap_parameters(self) -> tuple[str, str, list[Row]]:
         """(region, name of the SSH key, what the run has cost before) for the head's own
@@ -69,7 +69,8 @@ class Head:
         if not self._is_checked:
             self._check()
         head = heads[0].instance
-        return head.region, cluster.ssh_key_name(), cluster.handover.to_head(head.id)
+        rows = cluster.spend_sync.export_for_head(head.id, cluster.config.caps)
+        return head.region, cluster.ssh_key_name(), rows
 
     def _check(self) -> tuple[str, ...]:
         """The YAML against what Lambda has; returns the regions that serve."""

@@ -14,7 +14,7 @@ from ray.autoscaler._private.subprocess_output_util import ProcessRunnerError
 
 from autoscaler.bootstrap.files import cluster_files
 from autoscaler.errors import AutoscalerError
-from autoscaler.money.handover import Handover
+from autoscaler.money.spend_sync import SpendSync
 from autoscaler.ssh.dashboard_proxy import DashboardProxy
 from autoscaler.ssh.health_check import HealthCheck, read_verdict
 
@@ -98,18 +98,18 @@ class UnhealthyNodeError(click.ClickException):
 class CheckedSSHCommandRunner(SSHCommandRunner):
     """Checks the health of a node that is being set up before anything else; of others never.
 
-    `handover_from` gives what takes a head's word of its costs, None for other nodes.
+    `spend_sync_of` gives what imports a head's report of its costs, None for other nodes.
     """
 
     def __init__(
         self,
         health: NodeHealth,
-        handover_from: Callable[[str], Handover | None],
+        spend_sync_of: Callable[[str], SpendSync | None],
         **ray_arguments: Any,
     ) -> None:
         super().__init__(**ray_arguments)
         self._health = health
-        self._handover_from = handover_from
+        self._spend_sync_of = spend_sync_of
         self._node = str(ray_arguments["node_id"])
         self._cluster = str(ray_arguments["cluster_name"])
         self._is_checked = False
@@ -138,12 +138,12 @@ class CheckedSSHCommandRunner(SSHCommandRunner):
 
     def _take_report(self, command: str) -> None:
         """Best effort: a head that does not tell counts for what it may have spent."""
-        handover = self._handover_from(self._node)
-        if handover is None:
+        spend_sync = self._spend_sync_of(self._node)
+        if spend_sync is None:
             return
         try:
             output = cast(bytes, super().run(command, with_output=True))
-            handover.from_head(self._node, output.decode(errors="replace"))
+            spend_sync.import_report(self._node, output.decode(errors="replace"))
         except (click.ClickException, ProcessRunnerError, AutoscalerError) as error:
             logger.warning("what the head's workers have cost was not learned: %s", error)
 

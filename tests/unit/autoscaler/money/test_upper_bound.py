@@ -4,25 +4,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.domain import Charge
-from autoscaler.money.budget import spent_cents
-from autoscaler.money.ledger import Silence, most
+from autoscaler.money.budget import UnreportedInterval, spent_cents, upper_bound
 
 
 def test_the_tighter_of_both_caps_bounds_it():
     hour = (0.0, 3600.0)
     # One started minute more than the hour; less what is known to have run in it.
     for max_cents in (None, 900):
-        by_rate = most(Silence(*hour, 500, max_cents), [Charge(20, *hour)])
+        by_rate = upper_bound(UnreportedInterval(*hour, 500, max_cents), [Charge(20, *hour)])
         assert spent_cents([by_rate], 3600.0) == 509 - 20
-    by_total = most(Silence(*hour, 500, 300), [Charge(20, *hour)])
+    by_total = upper_bound(UnreportedInterval(*hour, 500, 300), [Charge(20, *hour)])
     assert spent_cents([by_total], 3600.0) == 280
-    assert most(Silence(*hour, None, None), []).price_cents_per_hour is None
+    assert upper_bound(UnreportedInterval(*hour, None, None), []).price_cents_per_hour is None
 
 
 def test_what_is_known_of_later_times_leaves_no_less():
     """Workers that outlive their head bill on, whatever its cap was."""
     orphan = Charge(300, 0.0, 7200.0)
-    lump = most(Silence(0.0, 3600.0, None, 500), [orphan])
+    lump = upper_bound(UnreportedInterval(0.0, 3600.0, None, 500), [orphan])
     assert spent_cents([lump], 7200.0) == 200
 
 
@@ -47,8 +46,8 @@ def test_it_covers_whatever_the_caps_have_allowed(known, hidden, slack_s, by_hou
     ]
     burn = sum(c.price_cents_per_hour or 0 for c in known)
     spent_then = spent_cents([*clipped, hidden], until_s)
-    lump = most(
-        Silence(
+    lump = upper_bound(
+        UnreportedInterval(
             max(0.0, hidden.started_s - slack_s),
             until_s,
             hidden.price_cents_per_hour + burn if by_hour else None,

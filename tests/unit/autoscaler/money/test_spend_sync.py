@@ -60,10 +60,10 @@ def test_a_spent_cap_stays_spent_until_ray_down(sim, tmp_path, monkeypatch, caps
     make(head)
     run.live(head, 7200.0)
     assert sim.invariants.report()["alive"] == 0 and run.billed_cents > 450
-    with pytest.raises(ClickException, match="run `ray down`, and the next starts") as caught:
+    with pytest.raises(ClickException, match="run `ray down`, and the next run starts") as caught:
         run.up()
     assert caught.value.exit_code == 3 and "\n" not in str(caught.value)
-    assert "for workers of heads that ended before they told" in str(caught.value)
+    assert "for workers of heads that ended before they reported" in str(caught.value)
     assert run.billed_cents <= 500
     run.laptop.cleanup_cluster_resources()
     assert "at most $4." in capsys.readouterr().out
@@ -93,7 +93,7 @@ def test_a_lost_head_counts_for_what_it_may_have_spent_and_no_machine_twice(sim,
     head = run.up()
     head.non_terminated_nodes({})
     sim.advance(60.0)
-    # The head's silence of half an hour counts at the cap, less what is known of it.
+    # The half hour of which the head reported nothing counts at the cap, less what is known of it.
     most = (900 - 20 - 429) * 32 / 60 + 20
     assert run.billed_cents <= counted(head) <= run.billed_cents + most
     # The worker that was left is this head's now, and its whole life counts once.
@@ -180,7 +180,7 @@ def test_a_head_that_tells_nothing_changes_nothing(sim, tmp_path):
     ):
         stop_ray(run, Ssh(lambda answer=answer: answer))
         with pytest.raises(ProtocolError):
-            session.books.take_report("demo", run.head_id, answer, 1.0)
+            session.spend_sync("demo").import_report(run.head_id, answer)
 
     def no_ssh():
         raise click.ClickException("no ssh")
