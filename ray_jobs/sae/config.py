@@ -57,7 +57,7 @@ class SAEConfig:
     seed: Seed = 0
     """Decides initial weights and the order of the data."""
     enable_mixed_precision: bool | None = None
-    """Encoder matmul in bf16, fp32 master weights; none: where the hardware has bf16."""
+    """Encoder matmul in bf16, fp32 master weights; default: where the hardware has bf16."""
 
     # Evaluation and early stopping
     enable_early_stopping: bool = False

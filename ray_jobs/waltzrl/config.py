@@ -69,6 +69,8 @@ class WaltzConfig:
     """Largest norm of an agent's gradient."""
     updates_per_rollout: Count = 1
     """Optimizer steps on the same dialogues."""
+    seed: Seed = 0
+    """Decides order of prompts, sampling and the choice of samples."""
 
     # Rewards and loss
     max_rounds: Annotated[int, Field(ge=1, le=8)] = 1
@@ -118,8 +120,6 @@ class WaltzConfig:
     """Of the weights in forward and backward: float32 or bfloat16; masters are float32."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass, for memory."""
-    seed: Seed = 0
-    """Decides order of prompts, sampling and the choice of samples."""
 
     # WaltzRL checkpoints
     checkpoint_every_steps: Count = 50

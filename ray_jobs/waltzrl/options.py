@@ -36,22 +36,23 @@ class EvaluateOptions:
     model: str | None = None
     """Without a run: a base model alone (a folder, a hub name, or waltz-world)."""
     data: str | None = None
-    """Files with commas between, of the forms that a training takes; or waltz-world."""
+    """Files with commas between, of the forms that a training takes, or waltz-world;
+    default: the run's test prompts."""
     judge: str | None = None
     """rules, FORM@URL@MODEL or FORM@local:MODEL; default: the run's judge of held-out answers."""
     prompts: str | None = None
-    """System prompts: world or instruct."""
+    """System prompts: world or instruct; default: the run's."""
     test_prompts: Count | None = None
     """Most prompts that are used; default: as many as the run tested on, of other files 600."""
     guard: str | None = None
     """Safeguard model of the row base_guard, of the judge's forms; default: the base model as an
     untrained feedback agent."""
     temperature: float | None = None
-    """Of sampling."""
+    """Of sampling; default: the run's."""
     max_answer_tokens: int | None = None
-    """Longest answer."""
+    """Longest answer; default: the run's."""
     max_feedback_tokens: int | None = None
-    """Longest feedback."""
+    """Longest feedback; default: the run's."""
     rollout: Literal["hf", "cb"] = "hf"
     """Sampler: hf or cb."""
     seed: int = 0
