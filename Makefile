@@ -46,13 +46,11 @@ bench: install $(PEERS)/.installed
 	$(BIN)/python -m benchmarks.bounded_memory
 	$(BIN)/python benchmarks/checkpoint_stall.py
 	$(PEERS)/bin/python -m benchmarks.waltz_step
-	$(BIN)/python -m benchmarks.waltz_stall
 	$(BIN)/python -m benchmarks.waltz_memory
 	$(BIN)/python -m benchmarks.waltz_memory --stages 1,2,3 --dtypes bfloat16
 	$(BIN)/python -m benchmarks.waltz_elastic
 	$(BIN)/python -m benchmarks.waltz_demo
 	$(BIN)/python -m ray_jobs.demo
-	$(BIN)/python -m benchmarks.pii_scores --run-dir runs/demo
 	$(BIN)/python benchmarks/pii_latency.py --run-dir runs/demo
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.node_start

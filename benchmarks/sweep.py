@@ -6,9 +6,8 @@
 to its end, and the same trials under ASHA and the plateau rule, both by `ray_jobs.sweep` on a
 local Ray with two places. For each seed: steps, worker-seconds and CPU-seconds saved, and how
 much worse the best trial is. Then what the machinery costs a trial, against the bare loop and
-against a Ray Train group for each trial; and cost-aware rungs against plain ones, on the
-learning curves of the full search. Prints Markdown. With the same --folder, an interrupted
-benchmark goes on.
+against a Ray Train group for each trial. Prints Markdown. With the same --folder, an interrupted
+benchmark resumes.
 """
 
 import argparse
@@ -25,7 +24,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import ray
 
-from benchmarks.cost_aware_rungs import Curve, compare
 from data.storage import Store
 from ray_jobs.activations.dataset import DataConfig
 from ray_jobs.activations.prepare import Prepared
@@ -116,7 +114,6 @@ def one_seed(folder: Path, prepared: Prepared, seed: int, n_trials: int) -> dict
     states = {state: sum(t["state"] == state for t in asha) for state in ("finished", "plateau")}
     return {
         "seed": seed,
-        "full": full,
         "saved": saved,
         "best_full": best(full),
         "best_asha": best(asha),
@@ -218,8 +215,6 @@ def main() -> None:
     # Never gone on with: what was whole already would take no time.
     with tempfile.TemporaryDirectory(prefix="raylambda-overhead-") as scratch:
         print("\n".join(overhead(Path(scratch), prepared)) + "\n", flush=True)
-    curves = [[Curve.of(trial) for trial in r["full"]] for r in results]
-    print(compare(curves), flush=True)
     ray.shutdown()
 
 
