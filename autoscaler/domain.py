@@ -1,9 +1,44 @@
-"""The nouns of the provider: frozen, without I/O, money in integer cents, time in epoch seconds."""
+"""Instances, types, regions and keys as frozen records: no I/O, cents, epoch seconds.
+
+The annotations also say how a record is read from Lambda's JSON (`lambda_cloud.wire`): where
+a field lies, and what stands for one that is not there. Unknown fields are ignored; a field
+without a default decides something, and its record cannot be read without it. Python code
+constructs the records as plain dataclasses, unchecked.
+"""
 
 import enum
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import (
+    AliasPath,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+
+
+def or_default(default: object) -> WrapValidator:
+    """For a field that decides nothing: a value that cannot be read is `default`."""
+
+    def read(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return validate(value)
+        except ValidationError:
+            return default
+
+    return WrapValidator(read)
+
+
+Text = Annotated[str, Field(strict=True, min_length=1)]
+OptionalText = Annotated[Text | None, or_default(None)]
+WholeNumber = Annotated[int, Field(strict=True, ge=0)]
+Amount = Annotated[WholeNumber, or_default(0)]
 
 
 class Status(enum.StrEnum):
@@ -16,6 +51,10 @@ class Status(enum.StrEnum):
     TERMINATED = "terminated"
     PREEMPTED = "preempted"
     UNKNOWN = "unknown"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Status | None":
+        return cls.UNKNOWN if isinstance(value, str) and value else None
 
     @property
     def is_terminating_or_gone(self) -> bool:
@@ -51,14 +90,11 @@ class Offering:
 class InstanceType:
     """One instance type. `price_cents_per_hour` is for the whole machine; None is unknown."""
 
-    name: str
-    description: str
-    gpu_description: str
-    price_cents_per_hour: int | None
-    vcpus: int
-    memory_gib: int
-    storage_gib: int
-    gpus: int
+    name: Text
+    price_cents_per_hour: Annotated[WholeNumber | None, or_default(None)] = None
+    vcpus: Annotated[Amount, Field(validation_alias=AliasPath("specs", "vcpus"))] = 0
+    memory_gib: Annotated[Amount, Field(validation_alias=AliasPath("specs", "memory_gib"))] = 0
+    gpus: Annotated[Amount, Field(validation_alias=AliasPath("specs", "gpus"))] = 0
 
     @property
     def architecture(self) -> str:
@@ -74,17 +110,41 @@ def architecture_of(instance_type: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Region:
+    name: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    key: Text
+    value: Annotated[str, or_default("")] = ""
+
+
+_regions = TypeAdapter(tuple[Region, ...])
+_tags = TypeAdapter(tuple[Tag, ...])
+
+
+def _region_names(value: object) -> list[str]:
+    return [region.name for region in _regions.validate_python(value or ())]
+
+
+def _tags_by_key(value: object) -> dict[str, str]:
+    return {tag.key: tag.value for tag in _tags.validate_python(value or ())}
+
+
+@dataclass(frozen=True, slots=True)
 class TypeOffer:
     """What the API says of a type now. `regions` have capacity, as advertised: a hint only."""
 
     instance_type: InstanceType
-    regions: tuple[str, ...]
+    regions: Annotated[
+        tuple[str, ...],
+        Field(validation_alias="regions_with_capacity_available"),
+        BeforeValidator(_region_names),
+    ] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
-    name: str
-    description: str
+RegionName = Annotated[Text, Field(validation_alias=AliasPath("region", "name"))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +155,16 @@ class Instance:
     `is_partial` some of Lambda's record could not be read, and is as if it were not known.
     """
 
-    id: str
+    id: Text
     status: Status
-    region: str
+    region: RegionName
     instance_type: InstanceType
-    name: str = ""
-    ip: str | None = None
-    private_ip: str | None = None
-    hostname: str | None = None
-    ssh_key_names: tuple[str, ...] = ()
-    file_system_names: tuple[str, ...] = ()
-    tags: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    name: Annotated[str, or_default("")] = ""
+    ip: OptionalText = None
+    private_ip: OptionalText = None
+    tags: Annotated[Mapping[str, str], BeforeValidator(_tags_by_key)] = field(
+        default_factory=dict[str, str], hash=False
+    )
     is_partial: bool = False
 
     @property
@@ -115,28 +174,20 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class SSHKey:
-    id: str
-    name: str
-    public_key: str
+    name: Text
+    public_key: Text
 
 
 @dataclass(frozen=True, slots=True)
 class FileSystem:
-    id: str
-    name: str
-    mount_point: str
-    region: str
-    is_in_use: bool
+    name: Text
+    region: RegionName
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    id: str
-    name: str
-    family: str
-    version: str
-    architecture: str
-    region: str
+    family: Text
+    architecture: Text
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,20 @@
-"""Instance types, prices and advertised capacity: live, over a dated snapshot.
+"""Instance types, prices and advertised capacity: Lambda's live answer over the packaged list.
 
-Prices have moved by a third within months, so the live ones count; the snapshot
-(`prices.json`, which says from when and where it is) fills in while the API cannot be read,
-and its specs serve where no request may be made. A price that neither has is None.
+Prices have moved by a third within months, so the live ones count; the packaged ones
+(`prices`) fill in while the API cannot be read, and their specs serve where no request may be
+made. A price that neither has is None.
 """
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.resources import files
 from math import inf
 
 from autoscaler.domain import Instance, InstanceType, Offering, TypeOffer
 from autoscaler.errors import UnavailableError
 from autoscaler.lambda_cloud.client import LambdaClient
-from autoscaler.lambda_cloud.wire import Node, read_instance_type
+from autoscaler.lambda_cloud.prices import price_list
 
 FRESH_S = 10.0
 """How long a live answer is used again: openings last about 84 s, a request costs a second."""
@@ -43,29 +40,9 @@ class Catalog:
         return self.advertised is not None and offering in self.advertised
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    as_of: str
-    source: str
-    types: Mapping[str, InstanceType]
-
-
-@cache
-def snapshot() -> Snapshot:
-    """The packaged price list; no network."""
-    text = files("autoscaler").joinpath("prices.json").read_text(encoding="utf-8")
-    root = Node(json.loads(text), "prices.json")
-    types = [read_instance_type(node) for node in root.child("types").each()]
-    return Snapshot(
-        root.child("as_of").text(),
-        root.child("source").text(),
-        {instance_type.name: instance_type for instance_type in types},
-    )
-
-
 def overlay(live: Iterable[TypeOffer] | None) -> Catalog:
-    """The live answer over the snapshot; `None` is no answer."""
-    types = dict(snapshot().types)
+    """The live answer over the packaged price list; `None` is no answer."""
+    types = dict(price_list().types)
     if live is None:
         return Catalog(types, None)
     advertised: set[Offering] = set()
@@ -79,9 +56,9 @@ def overlay(live: Iterable[TypeOffer] | None) -> Catalog:
 
 
 def with_price(instance: Instance) -> Instance:
-    """With the snapshot's price where Lambda gives none with the machine; None if neither has."""
+    """With the packaged price where Lambda gives none with the machine; None if neither has."""
     given = instance.instance_type
-    known = snapshot().types.get(given.name)
+    known = price_list().types.get(given.name)
     if given.price_cents_per_hour is not None or known is None:
         return instance
     return replace(
@@ -115,7 +92,7 @@ class CatalogSource:
         """At most one request per FRESH_S, and one at a time: who comes while another asks takes
         what is known. While the API is away: last prices, capacity unknown.
 
-        Raises AuthError and AccountError, which waiting does not mend.
+        Raises AuthError and AccountError, which waiting does not fix.
         """
         if self._age_s() >= FRESH_S and self._asking.acquire(blocking=False):
             try:

@@ -6,7 +6,7 @@ or the same when sent twice, are retried; `launch` never is.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from autoscaler.domain import (
@@ -22,16 +22,7 @@ from autoscaler.domain import (
 from autoscaler.errors import ConfigError, ProtocolError
 from autoscaler.lambda_cloud.launch_request import check_launch, write_launch
 from autoscaler.lambda_cloud.transport import Transport
-from autoscaler.lambda_cloud.wire import (
-    Json,
-    Node,
-    read_file_system,
-    read_image,
-    read_instance,
-    read_region,
-    read_ssh_key,
-    read_type_offer,
-)
+from autoscaler.lambda_cloud.wire import Json, Launched, OneRecord, Page, read, read_instance
 
 T = TypeVar("T")
 
@@ -50,13 +41,12 @@ class LambdaClient:
 
     def list_instances(self) -> tuple[Instance, ...]:
         """All instances that the key can see, whole or not at all; one per id."""
-        found = self._list("/instances", read_instance)
+        found = (read_instance(item, where) for item, where in self._items("/instances"))
         return tuple({instance.id: instance for instance in found}.values())
 
     def get_instance(self, instance_id: str) -> Instance:
         """Raises NotFoundError once Lambda has forgotten it (some time after its end)."""
-        answer = self._get(f"/instances/{_id(instance_id)}")
-        return read_instance(answer.child("data"))
+        return read_instance(*self._data("GET", f"/instances/{_id(instance_id)}"))
 
     def wait_for_launch_slot(self, deadline_s: float | None = None) -> None:
         """Blocks until the account may launch; UnavailableError if not before `deadline_s`."""
@@ -69,10 +59,11 @@ class LambdaClient:
         `not_executed` is True proves that no machine was made.
         """
         check_launch(request)
+        path = "/instance-operations/launch"
         answer = self._transport.send_once(
-            "POST", "/instance-operations/launch", body=write_launch(request), lane=Lane.LAUNCH
+            "POST", path, body=write_launch(request), lane=Lane.LAUNCH
         )
-        ids = [item.text() for item in answer.child("data").child("instance_ids").each()]
+        ids = read(Launched, answer, f"POST {path}").instance_ids
         if len(ids) != 1:
             raise ProtocolError(f"a launch of one machine answered with {len(ids)} ids")
         return ids[0]
@@ -82,63 +73,74 @@ class LambdaClient:
         if not instance_ids:
             return ()
         ids: list[Json] = [_id(instance_id) for instance_id in instance_ids]
-        answer = self._transport.send(
+        data, where = self._data(
             "POST",
             "/instance-operations/terminate",
             body={"instance_ids": ids},
             lane=Lane.TERMINATE,
-            repeatable=True,
         )
-        ended = answer.child("data").child("terminated_instances")
-        return tuple(read_instance(node) for node in ended.each())
+        ended = read(dict[str, tuple[object, ...]], data, where).get("terminated_instances", ())
+        where = f"{where}.terminated_instances"
+        return tuple(read_instance(item, f"{where}[{i}]") for i, item in enumerate(ended))
 
     # What there is to launch
 
     def list_instance_types(self) -> tuple[TypeOffer, ...]:
         """All types, those without capacity included."""
-        answer = self._get("/instance-types")
-        return tuple(read_type_offer(node) for _, node in answer.child("data").items())
+        types = read(dict[str, object], *self._data("GET", "/instance-types"))
+        where = "GET /instance-types.data"
+        return tuple(read(TypeOffer, item, f"{where}.{name}") for name, item in types.items())
 
     def list_regions(self) -> tuple[Region, ...]:
-        return self._list("/regions", read_region)
+        return self._list(Region, "/regions")
 
     def list_images(self) -> tuple[Image, ...]:
-        return self._list("/images", read_image)
+        return self._list(Image, "/images")
 
     def list_file_systems(self) -> tuple[FileSystem, ...]:
-        return self._list("/file-systems", read_file_system)
+        return self._list(FileSystem, "/file-systems")
 
     # SSH keys
 
     def list_ssh_keys(self) -> tuple[SSHKey, ...]:
-        return self._list("/ssh-keys", read_ssh_key)
+        return self._list(SSHKey, "/ssh-keys")
 
     def add_ssh_key(self, name: str, public_key: str) -> SSHKey:
         """Not retried: after an unclear answer, list the keys. ConfigError if the name is taken."""
-        answer = self._transport.send(
-            "POST", "/ssh-keys", body={"name": name, "public_key": public_key}, repeatable=False
-        )
-        return read_ssh_key(answer.child("data"))
+        body = {"name": name, "public_key": public_key}
+        return read(SSHKey, *self._data("POST", "/ssh-keys", body=body, repeatable=False))
 
-    # The two shapes of read
+    # Answers, and where in them a record lies
 
-    def _get(self, path: str, params: Mapping[str, str] | None = None) -> Node:
-        return self._transport.send("GET", path, params=params, repeatable=True)
+    def _data(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Json] | None = None,
+        lane: Lane = Lane.GENERAL,
+        repeatable: bool = True,
+    ) -> tuple[object, str]:
+        answer = self._transport.send(method, path, body=body, lane=lane, repeatable=repeatable)
+        where = f"{method} {path}"
+        return read(OneRecord, answer, where).data, f"{where}.data"
 
-    def _list(self, path: str, read: Callable[[Node], T]) -> tuple[T, ...]:
+    def _list(self, kind: type[T], path: str) -> tuple[T, ...]:
+        return tuple(read(kind, item, where) for item, where in self._items(path))
+
+    def _items(self, path: str) -> Iterator[tuple[object, str]]:
         """Follows `page_token`, which the document has for some lists, wherever it appears."""
-        found: list[T] = []
         seen: set[str] = set()
         token: str | None = None
         while True:
-            answer = self._get(path, {"page_token": token} if token else None)
-            data = answer.child("data")
-            if not data.is_present():
-                raise ProtocolError(f"GET {path}: the answer has no data")
-            found.extend(read(node) for node in data.each())
-            token = answer.child("page_token").text_or_none()
+            params = {"page_token": token} if token else None
+            answer = self._transport.send("GET", path, params=params, repeatable=True)
+            page = read(Page, answer, f"GET {path}")
+            for index, item in enumerate(page.data):
+                yield item, f"GET {path}.data[{index}]"
+            token = page.page_token
             if token is None:
-                return tuple(found)
+                return
             if token in seen or len(seen) == MAX_PAGES:
                 raise ProtocolError(f"GET {path}: the pages of the list do not end")
             seen.add(token)

@@ -28,7 +28,7 @@ from autoscaler.errors import (
 )
 from autoscaler.events import EventLog, utc
 from autoscaler.lambda_cloud.credentials import ApiKey
-from autoscaler.lambda_cloud.wire import Json, Node
+from autoscaler.lambda_cloud.wire import ErrorBody, Json, read
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
@@ -123,8 +123,8 @@ class Transport:
         params: Mapping[str, str] | None = None,
         lane: Lane = Lane.GENERAL,
         repeatable: bool,
-    ) -> Node:
-        """The answer's body below the envelope is left to the caller: `.child("data")`.
+    ) -> dict[str, Json]:
+        """The answer's body; its envelope, mostly `data`, is the caller's to open.
 
         A repeatable request is retried on 429, 5xx, broken connections and broken answers,
         at most MAX_ATTEMPTS times in all; any other is retried on 429 only (not executed).
@@ -173,7 +173,7 @@ class Transport:
         body: Mapping[str, Json] | None = None,
         params: Mapping[str, str] | None = None,
         lane: Lane = Lane.GENERAL,
-    ) -> Node:
+    ) -> dict[str, Json]:
         """One attempt, at once: the caller has waited for its slot."""
         where = f"{method} {path}"
         answer, retry_after_s = self._exchange(method, path, where, body, params)
@@ -185,7 +185,7 @@ class Transport:
             raise error
         if not isinstance(answer.body, dict):
             raise ProtocolError(f"{where}: the answer is not a JSON object", status=answer.status)
-        return Node(answer.body, where)
+        return answer.body
 
     def _exchange(
         self,
@@ -235,12 +235,9 @@ class Transport:
                 f"LAMBDA_API_URL: {where} is answered with a redirect, and the key is not sent on",
                 status=answer.status,
             )
-        code, message = None, ""
-        if isinstance(answer.body, dict) and isinstance(answer.body.get("error"), dict):
-            envelope = Node(answer.body, where).child("error")
-            code = envelope.child("code").text_or_none()
-            message = self._key.redact(envelope.child("message").text_or(""))
-        return from_answer(answer.status, code, message, where)
+        body = answer.body if isinstance(answer.body, dict) else {}
+        said = read(ErrorBody, body, where)
+        return from_answer(answer.status, said.code, self._key.redact(said.message), where)
 
 
 def _parse(text: bytes) -> Json:

@@ -215,7 +215,7 @@ class Cluster:
             id=launched.instance_id,
             status=Status.BOOTING,
             region=region,
-            instance_type=known or InstanceType(name, "", "", None, 0, 0, 0, 0),
+            instance_type=known or InstanceType(name),
             tags=launch_tags(spec.ray_tags, spec.cluster, launched.nonce, launched.created_s),
         )
 

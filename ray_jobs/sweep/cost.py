@@ -4,16 +4,15 @@
 spent when it is next written, so that a driver killed in between has not spent more.
 """
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from typing import Any
 
 import ray
 
+from autoscaler.lambda_cloud.prices import price_list
 from data.errors import ConfigError, JobError, RefusedError
 from data.storage import Store
 from ray_jobs.runtime.cluster import Resources, fits, node_types
@@ -68,15 +67,16 @@ def known_prices(by_hand: int | None) -> Prices:
     if by_hand is not None:
         return Prices(by_hand, source=f"{by_hand} cents a node and hour, as given")
     types = node_types()
-    listed = json.loads(files("autoscaler").joinpath("prices.json").read_text(encoding="utf-8"))
-    price_of = {each["name"]: each["price_cents_per_hour"] for each in listed["types"]}
+    listed = price_list()
+    prices = {name: each.price_cents_per_hour for name, each in listed.types.items()}
+    price_of = {name: price for name, price in prices.items() if price is not None}
     named = {name: each["node_config"].get("instance_types", []) for name, each in types.items()}
     if not all(each and set(each) <= price_of.keys() for each in named.values()) or not named:
         return Prices()
     by_type = {name: max(price_of[each] for each in types) for name, types in named.items()}
     return Prices(
         by_type=by_type,
-        source=f"the dearest instance type of each node's type, price list of {listed['as_of']}",
+        source=f"the dearest instance type of each node's type, price list of {listed.as_of}",
     )
 
 

@@ -1,13 +1,12 @@
 """A sweep whose nodes come for it, one of them taken away in its middle, and go after it."""
 
-import json
 import re
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from autoscaler.lambda_cloud.prices import price_list
 from data.storage import Store
 from ray_jobs.results.run_directory import digest_of, verify
 from ray_jobs.sweep.space import shown_point
@@ -46,8 +45,7 @@ def trial_nodes(job: Job) -> dict[int, str]:
 
 
 def listed_price_cents(instance_type: str) -> int:
-    listed = json.loads(files("autoscaler").joinpath("prices.json").read_text())["types"]
-    return next(each["price_cents_per_hour"] for each in listed if each["name"] == instance_type)
+    return price_list().types[instance_type].price_cents_per_hour or 0
 
 
 def trials_in(run: Store) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ FORBIDDEN = {
     "provider": ("autoscaler/simulator/cloud/cloud.py", "import autoscaler.errors"),
     "simulator": ("autoscaler/simulator/cloud/cloud.py", "import autoscaler.simulator.api.api"),
     "http": ("autoscaler/provider.py", "from autoscaler.simulator import Simulation"),
+    "prices": ("ray_jobs/sweep/cost.py", "import autoscaler.errors"),
     "pii": ("ray_jobs/pii/detector.py", "import ray_jobs.sae.loop"),
     "light": ("ray_jobs/results/report.py", "import torch"),
     "ray": ("autoscaler/nodes/cluster.py", "import ray"),

@@ -1,12 +1,11 @@
 """Dry run: what a run would do, hold and cost, before a model is loaded or a GPU touched."""
 
-import json
 from dataclasses import asdict, dataclass, replace
-from importlib.resources import files
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from autoscaler.lambda_cloud.prices import price_list
 from data.errors import ConfigError
 from ray_jobs.runtime.options import JobOptions
 from ray_jobs.waltzrl.config import SINGLE, WORLD, WaltzConfig
@@ -224,8 +223,7 @@ def _machine(plan: PlanOptions, options: JobOptions) -> Machine | None:
     Raises:
         ConfigError: it lists no such type.
     """
-    listed = json.loads(files("autoscaler").joinpath("prices.json").read_text(encoding="utf-8"))
-    types = {each["name"]: each for each in listed["types"]}
+    types = price_list().types
     name = plan.instance_type
     if name is None:
         if not options.use_gpu:
@@ -236,4 +234,4 @@ def _machine(plan: PlanOptions, options: JobOptions) -> Machine | None:
     if name not in types:
         raise ConfigError("instance_type", f"no {name!r} in the price list; see `raylambda types`")
     found = types[name]
-    return Machine(name, found["price_cents_per_hour"], max(1, found["specs"]["gpus"]))
+    return Machine(name, found.price_cents_per_hour, max(1, found.gpus))

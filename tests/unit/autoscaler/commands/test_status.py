@@ -17,8 +17,8 @@ from autoscaler.session import open_session
 from autoscaler.simulator import CloudConfig, SimulatedCloud
 
 NOW_S = 1_800_000_000.0
-H100 = InstanceType("gpu_1x_h100_pcie", "", "", 329, 26, 225, 1024, 1)
-CPU = InstanceType("cpu_4x_general", "", "", 20, 4, 16, 102, 0)
+H100 = InstanceType("gpu_1x_h100_pcie", 329, 26, 225, 1)
+CPU = InstanceType("cpu_4x_general", 20, 4, 16, 0)
 
 
 def instance(number: int, kind: InstanceType, status: Status, **tags: str) -> Instance:
@@ -65,7 +65,7 @@ def test_what_runs_with_prices_and_ages() -> None:
 
 
 def test_an_unknown_price_is_said() -> None:
-    odd = InstanceType("gpu_1x_new", "", "", None, 1, 1, 1, 1)
+    odd = InstanceType("gpu_1x_new", None, 1, 1, 1)
     first = render(snapshot(instances=[instance(1, odd, Status.ACTIVE)])).splitlines()[0]
     assert first == "1 instance, $0.00/h and 1 of unknown price"
 

@@ -4,7 +4,8 @@ import pytest
 
 from autoscaler.domain import InstanceType, Offering, TypeOffer
 from autoscaler.errors import AuthError
-from autoscaler.lambda_cloud.catalog import ADVERTISED_S, FRESH_S, CatalogSource, overlay, snapshot
+from autoscaler.lambda_cloud.catalog import ADVERTISED_S, FRESH_S, CatalogSource, overlay
+from autoscaler.lambda_cloud.prices import price_list
 from autoscaler.lambda_cloud.transport import MAX_ATTEMPTS
 from tests.unit.autoscaler.lambda_rig import Scripted, error_body, scripted
 
@@ -13,7 +14,7 @@ BUSY = Scripted(503, error_body("global/internal-error"))
 
 
 def offer(name: str, price: int | None, *regions: str) -> TypeOffer:
-    return TypeOffer(InstanceType(name, "", "", price, 1, 1, 1, 1), regions)
+    return TypeOffer(InstanceType(name, price, 1, 1, 1), regions)
 
 
 def types_answer(price: int, *regions: str) -> Scripted:
@@ -24,14 +25,14 @@ def types_answer(price: int, *regions: str) -> Scripted:
     )
 
 
-def test_the_snapshot_says_from_when_and_where_it_is():
-    found = snapshot()
+def test_the_price_list_says_from_when_and_where_it_is():
+    found = price_list()
     assert found.as_of.startswith("20") and len(found.source) > 20
     assert found.types[A10].price_cents_per_hour == 129
     for name, instance_type in found.types.items():
         assert instance_type.name == name
         assert instance_type.price_cents_per_hour and instance_type.price_cents_per_hour > 0
-        assert min(instance_type.vcpus, instance_type.memory_gib, instance_type.storage_gib) > 0
+        assert min(instance_type.vcpus, instance_type.memory_gib) > 0
         digits = name.removeprefix("gpu_").split("x", 1)[0]
         assert instance_type.gpus == (0 if name.startswith("cpu_") else int(digits))
 
@@ -52,7 +53,7 @@ def test_without_an_answer_nothing_is_known_to_be_advertised():
 
 
 def test_grace_is_arm():
-    types = snapshot().types
+    types = price_list().types
     assert types["gpu_1x_gh200"].architecture == "arm64"
     assert types["gpu_1x_b200_sxm6"].architecture == "x86_64"
     assert types["gpu_1x_h100_sxm5"].architecture == "x86_64"

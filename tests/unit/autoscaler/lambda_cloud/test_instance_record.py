@@ -31,7 +31,7 @@ def read_in_part(provider):
     listed, got = client.list_instances, client.get_instance
 
     def strip(instance):
-        unread = InstanceType("?", "", "", None, 0, 0, 0, 0)
+        unread = InstanceType("?")
         return Instance(instance.id, Status.UNKNOWN, "?", unread, is_partial=True)
 
     client.list_instances = lambda: tuple(strip(i) for i in listed())

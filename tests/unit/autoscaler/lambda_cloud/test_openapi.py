@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from autoscaler.domain import Offering, Status
+from autoscaler.domain import Offering, Status, TypeOffer
 from autoscaler.errors import ProtocolError, from_answer
 from autoscaler.lambda_cloud.transport import Transport
-from autoscaler.lambda_cloud.wire import Node, read_instance, read_type_offer
+from autoscaler.lambda_cloud.wire import read, read_instance
 from tests.unit.autoscaler.lambda_rig import Scripted, instance_json, scripted, worker_spec
 
 ROOT = Path(__file__).parents[4]
@@ -102,12 +102,12 @@ def test_the_documents_own_examples_are_read(document):
     terminate = operation(document, "POST", "/instance-operations/terminate")
     schema = terminate["responses"]["200"]["content"]["application/json"]["schema"]
     (example,) = schema["properties"]["data"]["examples"]
-    instance = read_instance(Node(example["terminated_instances"][0], "example"))
+    instance = read_instance(example["terminated_instances"][0], "example")
     assert instance.status is Status.TERMINATING
     assert instance.tags == {"key1": "value1", "key2": "value2"}
     assert example["terminated_instances"][0]["jupyter_token"] not in repr(instance)
     types = document["components"]["schemas"]["InstanceTypes"]["example"]
-    offers = [read_type_offer(node) for _, node in Node(types, "example").items()]
+    offers = [read(TypeOffer, item, "example") for item in types.values()]
     assert offers[0].regions == ("us-west-1",)
     assert offers[0].instance_type.price_cents_per_hour == 1592
 

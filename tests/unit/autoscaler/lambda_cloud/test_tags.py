@@ -10,7 +10,7 @@ from autoscaler.lambda_cloud import tags
 from autoscaler.lambda_cloud.launch_request import check_launch
 from tests.unit.autoscaler.lambda_rig import worker_spec
 
-TYPE = InstanceType("gpu_1x_a10", "", "", 129, 30, 200, 1434, 1)
+TYPE = InstanceType("gpu_1x_a10", 129, 30, 200, 1)
 RAY = worker_spec().ray_tags
 clusters = st.text(min_size=1, max_size=128)
 nonces = st.from_regex(r"[0-9a-f]{16}", fullmatch=True)

@@ -9,7 +9,7 @@ PLACE = Offering("gpu_1x_a10", "us-west-1")
 
 
 def machine(instance_id: str, status: Status = Status.ACTIVE, created: str = "950") -> Instance:
-    type_ = InstanceType("gpu_1x_a10", "", "", 129, 30, 200, 1434, 1)
+    type_ = InstanceType("gpu_1x_a10", 129, 30, 200, 1)
     return Instance(instance_id, status, "us-west-1", type_, tags={CREATED: created})
 
 

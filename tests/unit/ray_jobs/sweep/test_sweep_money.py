@@ -2,10 +2,10 @@
 
 import json
 import pickle
-from importlib.resources import files
 
 import pytest
 
+from autoscaler.lambda_cloud.prices import price_list
 from data.errors import ConfigError, RefusedError, StorageError
 from data.storage import Store
 from ray_jobs.runtime import cluster as capacity
@@ -145,8 +145,7 @@ GPU_TRIAL = {"CPU": 1.0, "GPU": 1.0}
 
 
 def listed(name: str) -> int:
-    prices = json.loads(files("autoscaler").joinpath("prices.json").read_text())["types"]
-    return next(each["price_cents_per_hour"] for each in prices if each["name"] == name)
+    return price_list().types[name].price_cents_per_hour or 0
 
 
 def test_without_a_price_by_hand_a_node_costs_the_dearest_of_its_type(cluster):
