@@ -1,5 +1,5 @@
 #!/bin/bash
-# A machine: namespaces of its own, a file system over this host's, and sshd as process 1.
+# A machine: its own namespaces, an overlay of this host's file system, and sshd as process 1.
 #
 #   machine.sh outside    in the host's namespaces, as a child of the supervisor; becomes...
 #   machine.sh inside     process 1 of the machine, which becomes sshd
@@ -14,14 +14,14 @@
 set -eu
 
 outside() {
-    # The kernel's death signal was set by now: a supervisor that is already gone is not missed.
+    # setpriv has set the death signal by now: a supervisor that died before that is noticed here.
     [ "$PPID" = "$SUPERVISOR" ] || exit 1
     for group in $CGROUPS; do echo $$ > "$group/cgroup.procs"; done
     exec unshare --net --mount --uts --ipc --cgroup --pid --fork --kill-child=SIGKILL \
         --propagation private -- /bin/bash "$0" inside
 }
 
-# The whole of / as the lower layer. Its other mounts are not part of it.
+# One overlay with / as its lower layer, without the other mounts below /.
 root_files() {
     mkdir "$1/upper" "$1/work" "$1/root"
     cp -a "$FOLDER/tree/." "$1/upper/"
@@ -80,7 +80,7 @@ kernel_files() {
     mount -t tmpfs -o mode=755,size=64m tmpfs "$1/run"
 }
 
-# A disk of its own, so that a host's account of this name is not seen.
+# An own disk, which hides a home directory of this name on the host.
 home() {
     mount -t tmpfs -o "mode=755,size=$DISK_BYTES" tmpfs "$1/home/ubuntu"
     cp -a "$FOLDER/tree/home/ubuntu/." "$1/home/ubuntu/"

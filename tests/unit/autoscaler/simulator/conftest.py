@@ -14,7 +14,7 @@ UNDOCUMENTED = (429, 500, 502, 503, 504)
 
 
 class Client:
-    """Calls a simulation in this process, with the key `sim` unless told otherwise.
+    """Calls a simulation in this process, by default with the key `sim`.
 
     Each answer must be what the document has for it. Each request that is answered 200 must
     be one that the document allows.

@@ -85,12 +85,12 @@ def test_the_ledger_adds_up(cloud_client: Make) -> None:
     c.launch(instance_type_name="gpu_8x_h100_sxm5")
     c.sim.advance(100 + 90)
     c.terminate(first)
-    book = ledger(c.sim.cloud.instances.values(), c.sim.clock.now())
-    assert (book["instances"], book["alive"], book["minutes"]) == (2, 1, 4)
-    assert book["cents"] == (2 * 129 + 2 * 3192) / 60
-    row = book["rows"][0]
+    bill = ledger(c.sim.cloud.instances.values(), c.sim.clock.now())
+    assert (bill["instances"], bill["alive"], bill["minutes"]) == (2, 1, 4)
+    assert bill["cents"] == (2 * 129 + 2 * 3192) / 60
+    row = bill["rows"][0]
     assert (row["name"], row["tags"], row["alive"]) == ("a", {"ray-node-type": "head"}, False)
-    assert sum(r["cents"] for r in book["rows"]) == pytest.approx(book["cents"])
+    assert sum(r["cents"] for r in bill["rows"]) == pytest.approx(bill["cents"])
 
 
 def test_burn_and_its_peak(cloud_client: Make) -> None:

@@ -1,4 +1,4 @@
-"""One seed, one world; and a large one in little time."""
+"""Determinism: one seed, one history; and thousands of instances in little time."""
 
 from collections.abc import Callable
 from typing import Any
@@ -57,7 +57,7 @@ def test_a_chance_does_not_move_the_other_draws() -> None:
 
 
 def test_what_comes_due_happens_in_its_order_however_time_moves() -> None:
-    books = []
+    ledgers = []
     for step in (1, 7, 4000):
         sim = Simulation(CloudConfig(seed=9, unhealthy_chance=0.5, fails_within_s=2000))
         for _ in range(30):
@@ -65,8 +65,8 @@ def test_what_comes_due_happens_in_its_order_however_time_moves() -> None:
         end = sim.clock.now() + 4000
         while sim.clock.now() < end:
             sim.advance(min(step, end - sim.clock.now()))
-        books.append(ledger(sim.cloud.instances.values(), sim.clock.now()))
-    assert books[0] == books[1] == books[2]
+        ledgers.append(ledger(sim.cloud.instances.values(), sim.clock.now()))
+    assert ledgers[0] == ledgers[1] == ledgers[2]
 
 
 def test_thousands_of_instances_live_and_end(cloud_client: Make) -> None:

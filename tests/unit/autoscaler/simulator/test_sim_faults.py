@@ -1,4 +1,4 @@
-"""Each fault, and that it ends."""
+"""Injected faults: what each does, and that it ends."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the invariants count."""
+"""The invariants and the call log: what they count."""
 
 from collections.abc import Callable
 from typing import Any

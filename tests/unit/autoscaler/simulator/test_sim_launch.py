@@ -1,4 +1,4 @@
-"""What a launch may ask for, and how each refusal is told."""
+"""Launches: what one may ask for, and the error of each refusal."""
 
 from collections.abc import Callable
 from typing import Any

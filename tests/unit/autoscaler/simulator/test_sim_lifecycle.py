@@ -1,4 +1,4 @@
-"""From launch to forgotten, in virtual time."""
+"""The life of an instance in virtual time, from its launch until the API forgets it."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The account's rate, and the count of what goes over it."""
+"""Rate limits, and the count of requests over them."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What of real machines can be told without making one."""
+"""Real machines, as far as they can be tested without making one."""
 
 import ctypes
 import dataclasses
@@ -18,7 +18,7 @@ from autoscaler.simulator.machines.probe import choose, why_not
 
 
 class Slow:
-    """Machines that answer when they are told to."""
+    """Machines that answer once their id is in `up`."""
 
     def __init__(self) -> None:
         self.made: list[Blueprint] = []

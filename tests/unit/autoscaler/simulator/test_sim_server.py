@@ -76,8 +76,8 @@ def test_a_launch_goes_over_http_and_time_is_moved_by_the_controls(sim: Simulate
         "now": sim.clock.now()
     }
     assert get(f"{sim.api_url}/instances/{made}").json()["data"]["status"] == "active"
-    book = get(f"{sim.url}/sim/ledger").json()["data"]
-    assert [r["id"] for r in book["rows"]] == [made]
+    bill = get(f"{sim.url}/sim/ledger").json()["data"]
+    assert [r["id"] for r in bill["rows"]] == [made]
     report = post(f"{sim.url}/sim/invariants", {"expect_none": True}).json()["data"]
     assert (report["alive"], report["leaked_instances"]) == (1, 0)
     post(f"{sim.url}/sim/clock", {"advance_s": 5})
@@ -190,7 +190,13 @@ def test_rates_are_measured_by_the_clients_watch() -> None:
         assert get(f"{sim.api_url}/instances").status_code == 429
 
 
-def test_the_command_serves_until_it_is_told_to_stop() -> None:
+def test_set_takes_the_old_name_of_a_field(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--set", "ails_within_s=5", "--check"]) == 0
+    assert main(["--set", "ailing_s=5", "--check"]) == 2
+    assert "no field 'ailing_s'" in capsys.readouterr().err
+
+
+def test_the_command_serves_until_a_signal() -> None:
     command = [sys.executable, "-m", "autoscaler.simulator", "--seed", "3", "--speed", "0"]
     env = {**os.environ, "LAMBDA_API_KEY": "own-key"}
     with subprocess.Popen(command, cwd=REPO, env=env, stdout=subprocess.PIPE, text=True) as server:
