@@ -30,7 +30,7 @@ from autoscaler.money.budget import cost_in_words
 from autoscaler.nodes.cluster import Cluster
 from autoscaler.nodes.contract import NodeProviderContract
 from autoscaler.nodes.head import Head
-from autoscaler.nodes.ray_logs import quieten_ray
+from autoscaler.nodes.ray_logs import filter_ray_logs
 from autoscaler.session import Session, open_session
 from autoscaler.ssh.runner import CheckedSSHCommandRunner
 
@@ -39,7 +39,7 @@ R = TypeVar("R")
 MAX_CATEGORY_CHARS = 20
 """Ray shows a launch failure's category in a narrow column."""
 
-quieten_ray()
+filter_ray_logs()
 
 
 class ProviderError(click.ClickException):

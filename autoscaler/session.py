@@ -15,7 +15,7 @@ from autoscaler.instances.acquire import Acquirer
 from autoscaler.instances.journal import Journal
 from autoscaler.instances.launcher import Launcher
 from autoscaler.instances.reconcile import Reconciler
-from autoscaler.instances.teardown import ClusterEnd
+from autoscaler.instances.teardown import Teardown
 from autoscaler.instances.terminator import Terminator
 from autoscaler.instances.unavailable_offerings import UnavailableOfferings
 from autoscaler.lambda_cloud.catalog import CatalogSource
@@ -85,8 +85,8 @@ class Session:
         )
 
     @cached_property
-    def cluster_end(self) -> ClusterEnd:
-        return ClusterEnd(
+    def teardown(self) -> Teardown:
+        return Teardown(
             self.client,
             self.journal,
             self.ledger,

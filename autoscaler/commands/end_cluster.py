@@ -34,7 +34,7 @@ def end_own_cluster(session: Session, cluster: str, time_limit_s: float = TIME_L
         )
     deadline_s = session.clock() + time_limit_s
     heads = _heads(session, cluster, deadline_s)
-    session.cluster_end.terminate_others(
+    session.teardown.terminate_others(
         cluster, heads, time_limit_s=max(0.0, deadline_s - session.clock())
     )
     with suppress(StateError):  # said here, since nobody else will know

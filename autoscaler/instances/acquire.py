@@ -1,7 +1,7 @@
-"""Acquiring one node: the best offering that is available and affordable, until one says yes.
+"""Acquiring one node: launches in the best offering that is available and affordable.
 
 `Offerings` decides which offering is next, by what the API advertises, by what failed lately
-and by the budget; `Acquirer` asks Lambda once for each.
+and by the budget; `Acquirer` launches there, and takes the next where Lambda has no capacity.
 """
 
 import logging

@@ -1,11 +1,11 @@
-"""The launch journal: what was meant, before it was asked for, and what became of it.
+"""The launch journal: every intended launch, recorded before its request, and its outcome.
 
-Lambda has no idempotency token, so a launch is remembered here first, under a nonce that
+Lambda has no idempotency token, so a launch is recorded here first, under a nonce that
 goes out as a tag and in the name. An intent moves one way:
 
     OPEN ──▶ ADOPTED     its instance is known
          ──▶ REFUSED     Lambda surely made nothing
-         ──▶ GIVEN_UP    outcome unknown and nobody waits: an arrival is to be terminated
+         ──▶ GIVEN_UP    outcome unknown and no caller waits: an arrival is to be terminated
                  ├──▶ COLLECTED   it arrived and was terminated
                  └──▶ ABSENT      it never arrived in the time that arrivals take
 
@@ -52,7 +52,7 @@ class Intent:
 
 UNRESOLVED = (Outcome.OPEN, Outcome.GIVEN_UP)
 UNWANTED = (Outcome.GIVEN_UP, Outcome.COLLECTED, Outcome.ABSENT)
-"""An instance with the nonce of such an intent is nobody's: it must end."""
+"""An instance with the nonce of such an intent must be terminated."""
 _DONE = (Outcome.ADOPTED, Outcome.REFUSED)
 
 _MAY_FOLLOW = {
@@ -75,7 +75,7 @@ class Journal:
         self._account = account
 
     def begin(self, intent: Intent, guard: Guard) -> Decision:
-        """Writes the intent down if the guard allows it, both in one step.
+        """Records the intent if the guard allows it, both in one transaction.
 
         Two launches that each fit the budget alone cannot pass together. The intent is on
         disk when this returns. Intents settled long ago are forgotten on the way.

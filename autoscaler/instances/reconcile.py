@@ -1,4 +1,4 @@
-"""Reconciling: a complete list of instances against what this machine has recorded of a cluster.
+"""The reconciler: a complete list of instances against what this machine has recorded.
 
 For every list that is read, it adopts what a process left that died in the middle of a launch,
 terminates late arrivals of launches that were given up, and keeps the spend ledger. Without its
@@ -147,8 +147,7 @@ class Reconciler:
             )
 
     def _give_up(self, now_s: float) -> None:
-        """Nobody waits for launches any more; those that may be in flight stay open until they
-        cannot be."""
+        """Launches have no caller any more; those that may be in flight stay open meanwhile."""
         for intent in self._journal.unresolved(self._cluster):
             if intent.outcome is Outcome.OPEN and now_s - intent.created_s > IN_FLIGHT_S:
                 self._launcher.settle(intent, Outcome.GIVEN_UP, detail="the cluster is ending")

@@ -1,9 +1,9 @@
-"""Teardown: terminates all of a cluster, and verifies that nothing of it bills any more.
+"""Teardown: terminates a whole cluster, and verifies that nothing of it bills any more.
 
-A list that shows nothing is not yet zero. A head goes on launching until its system is down,
-a machine appears in the list some time after it was made, and a list may leave one out. So
-zero is: nothing of the cluster listed that is not gone, no launch of ours without an outcome,
-and this for QUIET_S without a break, counted from when the last machine was really gone.
+An empty list proves nothing. A head goes on launching until its system is down, a machine
+appears in the list some time after it was made, and a list may leave one out. Verified is: the
+list shows nothing of the cluster that is not gone, each launch of ours has an outcome, and both
+hold for QUIET_S without a break, counted from when the last machine was gone.
 """
 
 import logging
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Teardown:
+class TeardownReport:
     """`ended` in the order in which they were found; `late` are those after the first look.
 
     `charges` are the run's, as this machine knows them, and `unreported` the upper bound of what
@@ -67,9 +67,9 @@ class _Watch:
     gone: set[str] = field(default_factory=set[str])
 
 
-class ClusterEnd:
-    """Safe while other threads and processes launch and terminate. `reconciler` makes one for a
-    cluster."""
+class Teardown:
+    """Safe while other threads and processes launch and terminate. `reconciler` makes a new one
+    for a cluster."""
 
     def __init__(
         self,
@@ -94,8 +94,8 @@ class ClusterEnd:
 
     def terminate_all(
         self, cluster: str, *, quiet_s: float = QUIET_S, time_limit_s: float = TIME_LIMIT_S
-    ) -> Teardown:
-        """Ends every instance of the cluster and returns once that is verified.
+    ) -> TeardownReport:
+        """Terminates every instance of the cluster and returns once that is verified.
 
         Quarantined and unhealthy instances and late arrivals included. The API may be away
         for a while; with a state file that cannot be read it looks for longer. Raises
@@ -103,7 +103,7 @@ class ClusterEnd:
         AccountError at once. Idempotent: an empty cluster takes `quiet_s`.
         """
         started_s = self._clock()
-        found = self._end(cluster, (), quiet_s, time_limit_s)
+        found = self._terminate(cluster, (), quiet_s, time_limit_s)
         return self._report(cluster, found, started_s)
 
     def terminate_others(
@@ -114,17 +114,17 @@ class ClusterEnd:
         quiet_s: float = QUIET_S,
         time_limit_s: float = TIME_LIMIT_S,
     ) -> None:
-        """The same for all but the instances `spared`; the run stays open."""
-        self._end(cluster, spared, quiet_s, time_limit_s)
+        """As `terminate_all` for all but the instances `spared`; the run stays open."""
+        self._terminate(cluster, spared, quiet_s, time_limit_s)
 
-    def end_late_arrivals(self, cluster: str, *, time_limit_s: float = TIME_LIMIT_S) -> None:
-        """Ends what launches that were given up may still bring; the rest of the cluster stays.
+    def terminate_late_arrivals(self, cluster: str, *, time_limit_s: float = TIME_LIMIT_S) -> None:
+        """Terminates what launches with an unknown outcome may still bring; the rest stays.
 
-        For a process that goes away after such a launch, when no other looks after the
-        cluster. Raises TeardownUnverifiedError when the API let it not be known in time.
+        For a process that exits after such a launch while no other maintains the cluster.
+        Idempotent. Raises TeardownUnverifiedError when the API did not answer in time.
         """
         started_s, reconciler = self._clock(), self._reconciler(cluster)
-        while not self._nothing_comes(cluster, reconciler):
+        while not self._nothing_arrives(cluster, reconciler):
             if self._clock() - started_s > time_limit_s:
                 raise TeardownUnverifiedError(
                     f"cluster {cluster!r}: launch outcome unknown, and the API does not say what "
@@ -132,7 +132,7 @@ class ClusterEnd:
                 )
             self._sleep(LOOK_EVERY_S)
 
-    def _nothing_comes(self, cluster: str, reconciler: Reconciler) -> bool:
+    def _nothing_arrives(self, cluster: str, reconciler: Reconciler) -> bool:
         """Whether a complete list shows no unwanted machine, at a time when none can come."""
         late_s = self._clock() - SETTLE_S
         try:
@@ -146,10 +146,10 @@ class ClusterEnd:
         unresolved = self._journal.unresolved(cluster)
         return all(i.settled_s is not None and i.settled_s < late_s for i in unresolved)
 
-    def _end(
+    def _terminate(
         self, cluster: str, spared: Collection[str], quiet_s: float, time_limit_s: float
     ) -> dict[str, float]:
-        """When each instance that was found to be ended was found first."""
+        """By id, when each instance to terminate was found first."""
         watch = _Watch(self._clock(), self._reconciler(cluster))
         quiet_since_s: float | None = None
         pending: Sequence[str] = ("not looked yet",)
@@ -158,7 +158,7 @@ class ClusterEnd:
                 pending = self._pass(cluster, spared, watch)
             except UnavailableError as error:
                 pending = (f"the list cannot be read: {error}",)
-                self._end_known(cluster, spared, watch)
+                self._terminate_known(cluster, spared, watch)
             now_s = self._clock()
             if pending:
                 quiet_since_s = None
@@ -173,7 +173,7 @@ class ClusterEnd:
                 )
             self._sleep(LOOK_EVERY_S)
 
-    def _end_known(self, cluster: str, spared: Collection[str], watch: _Watch) -> None:
+    def _terminate_known(self, cluster: str, spared: Collection[str], watch: _Watch) -> None:
         """Without a list: what this machine has recorded as running, if it is this key's."""
         with suppress(StateError):
             ids = set(self._ledger.running_ids(cluster)) - self._ledger.foreign(cluster).keys()
@@ -184,7 +184,7 @@ class ClusterEnd:
             watch.gone |= self._terminator.terminate(live, "the cluster is ending").gone
 
     def _pass(self, cluster: str, spared: Collection[str], watch: _Watch) -> tuple[str, ...]:
-        """Looks, ends what lives, and says what zero still waits for."""
+        """Lists, terminates what is live, and returns what is still pending, in words."""
         look = self._look(cluster, spared, watch)
         now_s = self._clock()
         for instance_id in (*look.live, *look.leaving):
@@ -210,7 +210,7 @@ class ClusterEnd:
             for instance in sorted(mine, key=_heads_first)
             if not instance.status.is_terminating_or_gone and instance.id not in known.collected
         ]
-        listed.update(watch.gone)  # which the ledger may not have been told
+        listed.update(watch.gone)  # the ledger may not know it
         # What we launched and no list has shown yet, or this one left out.
         live += [id_ for id_ in known.running if id_ not in listed]
         leaving = [i.id for i in mine if i.status is Status.TERMINATING]
@@ -219,7 +219,7 @@ class ClusterEnd:
             tuple(id_ for id_ in (*known.collected, *leaving) if id_ not in spared),
         )
 
-    def _report(self, cluster: str, found: dict[str, float], started_s: float) -> Teardown:
+    def _report(self, cluster: str, found: dict[str, float], started_s: float) -> TeardownReport:
         now_s = self._clock()
         first_s = min(found.values(), default=now_s)
         late = tuple(id_ for id_, seen_s in found.items() if seen_s > first_s)
@@ -232,7 +232,7 @@ class ClusterEnd:
         self._events.write(
             "cluster-ended", cluster=cluster, instances=len(found), late=len(late), running=0
         )
-        return Teardown(tuple(found), late, charges, unreported, now_s - started_s)
+        return TeardownReport(tuple(found), late, charges, unreported, now_s - started_s)
 
 
 def _heads_first(instance: Instance) -> tuple[bool, str]:

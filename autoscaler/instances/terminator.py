@@ -1,4 +1,4 @@
-"""The terminator: ends instances, idempotently, and says of each whether it is gone."""
+"""The terminator: one idempotent call that ends instances and reports what failed."""
 
 import logging
 import time
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Ended:
+class Terminated:
     """`gone` are on their way out, out, or were never there; `failed` may still run."""
 
     gone: set[str] = field(default_factory=set[str])
@@ -45,15 +45,15 @@ class Terminator:
         self._events = events
         self._clock = clock
 
-    def terminate(self, instance_ids: Iterable[str], why: str) -> Ended:
-        """Asks Lambda to end the instances. Does not raise: every id is in `gone` or `failed`,
-        also where the state file cannot be used.
+    def terminate(self, instance_ids: Iterable[str], why: str) -> Terminated:
+        """Asks Lambda to terminate the instances. Idempotent; does not raise: every id is in
+        `gone` or `failed`, also where the state file cannot be used.
 
-        `why` goes to the event log. One that fails with the API away or the key refused
-        leaves the rest unasked, since it would only fail more slowly.
+        `why` goes to the event log. When the API is away or refuses the key, the rest is not
+        asked for: it would fail too, and take longer.
         """
         ids = list(dict.fromkeys(instance_ids))
-        ended = Ended()
+        ended = Terminated()
         for start in range(0, len(ids), BATCH):
             self._end(ids[start : start + BATCH], ended)
         try:
@@ -69,7 +69,7 @@ class Terminator:
             )
         return ended
 
-    def _end(self, ids: Sequence[str], ended: Ended) -> None:
+    def _end(self, ids: Sequence[str], ended: Terminated) -> None:
         stopper = next((e for e in ended.failed.values() if not _is_about_one(e)), None)
         if stopper is not None:
             ended.failed.update(dict.fromkeys(ids, stopper))
@@ -86,8 +86,8 @@ class Terminator:
             else:
                 self._look(instance_id, None, ended)
 
-    def _divide(self, ids: Sequence[str], error: AutoscalerError, ended: Ended) -> None:
-        """One bad id fails its whole batch: halve until it stands alone."""
+    def _divide(self, ids: Sequence[str], error: AutoscalerError, ended: Terminated) -> None:
+        """One bad id fails its batch: halve the batch until the id is alone."""
         if not _is_about_one(error):
             ended.failed.update(dict.fromkeys(ids, error))
         elif len(ids) > 1:
@@ -99,8 +99,8 @@ class Terminator:
         else:
             self._look(ids[0], error, ended)
 
-    def _look(self, instance_id: str, error: AutoscalerError | None, ended: Ended) -> None:
-        """Lambda answers a second termination with an error: only the instance itself tells."""
+    def _look(self, instance_id: str, error: AutoscalerError | None, ended: Terminated) -> None:
+        """Lambda answers a second termination with an error: only the status shows the end."""
         try:
             instance = self._client.get_instance(instance_id)
         except NotFoundError:
@@ -113,7 +113,7 @@ class Terminator:
             ended.gone.add(instance_id)
         else:
             ended.failed[instance_id] = error or ConflictError(
-                f"{instance_id}: asked to end, and still {instance.status}"
+                f"{instance_id}: termination requested, but it is still {instance.status}"
             )
 
 

@@ -17,7 +17,7 @@ from autoscaler.errors import AccountError, AuthError, AutoscalerError, ConfigEr
 from autoscaler.events import WATCHING
 from autoscaler.instances.acquire import Choice
 from autoscaler.instances.launcher import Launched, NodeSpec
-from autoscaler.instances.teardown import Teardown
+from autoscaler.instances.teardown import TeardownReport
 from autoscaler.lambda_cloud.tags import (
     KIND_HEAD,
     NODE_KIND,
@@ -240,14 +240,14 @@ class Cluster:
                 self._failed_terminations.pop(node_id, None)
             self._failed_terminations |= dict.fromkeys(ended.failed, why)
 
-    def end(self) -> Teardown:
-        """Terminates all of the cluster and verifies it. See `ClusterEnd.terminate_all`."""
-        done = self.session.cluster_end.terminate_all(self.name)
+    def end(self) -> TeardownReport:
+        """Terminates all of the cluster and verifies it. See `Teardown.terminate_all`."""
+        done = self.session.teardown.terminate_all(self.name)
         self.nodes.drop(done.ended)
         return done
 
     def _maintain(self) -> None:
-        """With each new list: what nobody asks for, and must be done."""
+        """With each new list. Ray asks for none of it."""
         with self._lock:
             failed = dict(self._failed_terminations)
         for why in dict.fromkeys(failed.values()):

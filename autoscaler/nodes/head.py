@@ -1,4 +1,4 @@
-"""The head as the laptop brings it up: checked against Lambda, launched, and told what it needs."""
+"""The head as the laptop brings it up: checked against Lambda, launched, and configured."""
 
 import logging
 from collections.abc import Mapping
@@ -49,8 +49,8 @@ class Head:
         try:
             return self._launch(spec, node.instance_types, regions)
         except AmbiguousLaunchError as error:
-            logger.warning("%s; waiting until that is sure", error)
-            session.cluster_end.end_late_arrivals(cluster.name)
+            logger.warning("%s; waiting until its outcome is known", error)
+            session.teardown.terminate_late_arrivals(cluster.name)
             raise
         except BudgetError as error:
             raise cluster.spend_sync.explain(error) from None

@@ -171,7 +171,7 @@ class NodeList:
         leaving = {id_: i for id_, i in mine.items() if i.status.is_terminating_or_gone}
         hidden = {id_ for id_, i in mine.items() if nonce_of(i) in known.unwanted}
         hidden.update(leaving, known.collected)
-        # A record that could not be read whole does not change a node that was.
+        # A record that could not be read in full does not change a node that was.
         mine |= {
             id_: before[id_].instance for id_, i in mine.items() if i.is_partial and id_ in before
         }
@@ -185,10 +185,10 @@ class NodeList:
         self._report_lost({id_: why for id_, why in lost.items() if id_ in before})
         self._commit(shown | kept, before.keys() | hidden, now_s)
         if unclear:
-            # Without them the list would tell Ray that they are gone.
+            # Without them Ray would take them for gone.
             raise UnavailableError(
                 f"Lambda's list leaves out {unclear} machines that were running when this process "
-                "began, and does not say what became of them"
+                "began, and their status is unknown"
             )
         self._succeed(now_s)
 

@@ -1,9 +1,9 @@
-"""Maintenance: nodes that must end though Ray does not ask for it.
+"""Maintenance: terminates unhealthy nodes, and everything before the budget is exceeded.
 
 A new machine has to pass a health check before anything runs on it. One that fails it, that
 cannot be set up or does not become a node is terminated, and its offering is unavailable for a
 while: Ray gives up a node that boots too long only after an hour, and never one it cannot see.
-And before the budget's total cap is passed, everything ends.
+Nor does Ray know of a budget: before the run's total cap is passed, everything is terminated.
 """
 
 import logging
@@ -96,7 +96,9 @@ class HealthMonitor:
             return HealthCheck(gpus)
         head_ip = self._head_ip(node)
         if head_ip is None:
-            raise UnavailableError(f"{node_id}: not checked, for the head has no private address")
+            raise UnavailableError(
+                f"{node_id}: health check not possible yet: the head has no private address"
+            )
         return HealthCheck(gpus, head_ip)
 
     def _head_ip(self, worker: Node) -> str | None:
@@ -198,7 +200,7 @@ class HealthMonitor:
         limit_s = MULTI_GPU_BOOT_S if instance.instance_type.gpus > 1 else BOOT_S
         launched_s = created_s(instance) or now_s
         has_run = CHECKED in node.tags or node.tags.get(NODE_STATUS) == STATUS_UP_TO_DATE
-        # A node that was one: what ails it now, Ray judges by its own heartbeats.
+        # It was a node: whether it still serves, Ray judges by its own heartbeats.
         if not has_run and now_s - launched_s > limit_s:
             return f"still {instance.status} {limit_s / 60:.0f} minutes after its launch"
         return None
@@ -238,9 +240,9 @@ class BudgetEnforcer:
     def enforce(self) -> bool:
         """Whether the cluster has to end now; then it is terminated. Idempotent.
 
-        A machine whose price nobody knows counts as the dearest there is. The head stays until
-        its workers are on their way out, and no launch is left that may yet make one: nobody
-        else would end them.
+        A machine of unknown price counts as the most expensive type. The head stays until its
+        workers are terminating and no launch is left that may yet make one: no other process
+        would terminate them.
         """
         charges = self._charges()
         dearest = self._catalog.dearest_cents_per_hour()

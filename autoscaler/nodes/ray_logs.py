@@ -1,8 +1,8 @@
-"""Ray's own log on the head without what says nothing, over and over.
+"""Log filters for Ray's own log on the head, which would repeat itself in every round.
 
 Autoscaler v2 reads its configuration again every five seconds, and warns each time of two
 fields that Ray itself has put there. An error of ours that lasts (a refused key) would be
-logged with its traceback in each round: it is said once, in one line, and again each hour.
+logged with its traceback in each round: it is logged once, in one line, and again each hour.
 """
 
 import logging
@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from autoscaler.errors import AutoscalerError
 
-SAY_AGAIN_S = 3600.0
-_WARNS_OF_ITSELF = "ray.autoscaler._private.util"
-_LOGS_ROUNDS = (
+REPEAT_S = 3600.0
+_CONFIG_LOGGER = "ray.autoscaler._private.util"
+_ROUND_LOGGERS = (
     "ray.autoscaler.v2.autoscaler",
     "ray.autoscaler._private.autoscaler",
     "ray.autoscaler._private.monitor",
@@ -21,17 +21,19 @@ _LOGS_ROUNDS = (
 
 
 class DropLegacyWarnings(logging.Filter):
+    """Of fields that Ray itself has put into the configuration."""
+
     def filter(self, record: logging.LogRecord) -> bool:
         return "legacy field" not in record.getMessage()
 
 
-class SayOnce(logging.Filter):
-    """For records with an exception that stems from one of ours."""
+class LogOnce(logging.Filter):
+    """Of records with an error of ours, each text once in REPEAT_S, without its traceback."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._said_s: dict[str, float] = {}
+        self._logged_s: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
@@ -40,19 +42,19 @@ class SayOnce(logging.Filter):
             return True
         text = str(ours)
         now_s = self._clock()
-        if now_s - self._said_s.get(text, -SAY_AGAIN_S) < SAY_AGAIN_S:
+        if now_s - self._logged_s.get(text, -REPEAT_S) < REPEAT_S:
             return False
-        self._said_s[text] = now_s
+        self._logged_s[text] = now_s
         record.msg, record.args = "Lambda: %s", (text,)
         record.exc_info = None
         return True
 
 
-def quieten_ray() -> None:
-    """Idempotent."""
-    _add(_WARNS_OF_ITSELF, DropLegacyWarnings())
-    once = SayOnce()
-    for name in _LOGS_ROUNDS:
+def filter_ray_logs() -> None:
+    """Adds the filters to Ray's loggers. Idempotent."""
+    _add(_CONFIG_LOGGER, DropLegacyWarnings())
+    once = LogOnce()
+    for name in _ROUND_LOGGERS:
         _add(name, once)
 
 

@@ -18,7 +18,7 @@ from autoscaler.instances.acquire import Acquirer, Choice
 from autoscaler.instances.journal import Journal
 from autoscaler.instances.launcher import Launched, Launcher, NodeSpec
 from autoscaler.instances.reconcile import Reconciler
-from autoscaler.instances.teardown import ClusterEnd
+from autoscaler.instances.teardown import Teardown
 from autoscaler.instances.terminator import Terminator
 from autoscaler.instances.unavailable_offerings import UnavailableOfferings
 from autoscaler.lambda_cloud import tags
@@ -208,7 +208,7 @@ class Host:
             self.events,
             clock=clock,
         )
-        self.end = ClusterEnd(
+        self.teardown = Teardown(
             self.client,
             self.journal,
             self.ledger,

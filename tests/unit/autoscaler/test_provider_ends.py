@@ -32,7 +32,7 @@ def test_a_termination_that_fails_is_sent_again_with_the_next_list(sim, head):
     assert head.non_terminated_nodes({}) == []
 
 
-def test_unhealthy_nodes_end_and_their_place_is_left_alone(sim, head):
+def test_unhealthy_nodes_end_and_their_offering_is_unavailable(sim, head):
     (node,) = make(head)
     head.report_unhealthy(node, "0 of 1 GPUs are there")
     head.report_unhealthy(node, "again")

@@ -73,7 +73,7 @@ def test_a_file_damaged_in_the_middle_of_ray_down(sim, laptop, tmp_path, monkeyp
 
     monkeypatch.setattr(client, "list_instances", left_out_from_the_second_list_on)
     sim.add_fault(FailNext(endpoint="terminate", failure=500, n=4))
-    laptop.cluster.session.cluster_end.terminate_all("demo")
+    laptop.cluster.session.teardown.terminate_all("demo")
     assert alive(sim) == 0
 
 

@@ -145,7 +145,7 @@ def test_the_total_counts_what_was_spent(sim, host):
         host.acquire(A10, caps=caps)
 
 
-def test_a_quota_closes_everything_for_a_while(sim, host):
+def test_a_used_up_quota_makes_everything_unavailable_for_a_while(sim, host):
     sim.add_fault(FailNext(failure=400, code="global/quota-exceeded"))
     with pytest.raises(QuotaError):
         host.acquire()
@@ -171,7 +171,7 @@ def test_a_refused_key_stops_launching(sim, host):
     assert launches(sim) == 1
 
 
-def test_a_config_error_is_the_users_and_closes_nothing(sim, host):
+def test_a_config_error_is_the_users_and_makes_nothing_unavailable(sim, host):
     sim.add_fault(FailNext(failure=404, code="global/object-does-not-exist"))
     with pytest.raises(ConfigError, match="object-does-not-exist"):
         host.acquire()
@@ -191,7 +191,7 @@ def test_a_429_is_waited_out_under_a_new_nonce(sim, host, caplog):
     assert sim.invariants.report()["duplicate_nonces"] == 0
 
 
-def test_an_unclear_launch_frees_its_place(sim, host):
+def test_an_unclear_launch_releases_its_probe(sim, host):
     host.unavailable.mark_unavailable(
         Offering(A10, REGION), Reason.STOCKOUT, host.clock(), advertised=False
     )
@@ -202,12 +202,12 @@ def test_an_unclear_launch_frees_its_place(sim, host):
     assert host.acquire(A10)
 
 
-def test_prices_and_places_serve_while_the_list_of_types_is_away(sim, host):
+def test_prices_and_offerings_serve_while_the_list_of_types_is_away(sim, host):
     sim.add_fault(Outage("instance_types"))
     assert host.acquire(A10, within_s=300.0).price_cents_per_hour == 129
 
 
-def test_suspect_places_come_last_to_be_tried_again(sim, host):
+def test_suspect_offerings_are_tried_last(sim, host):
     offering = Offering(H100, REGION)
     host.unavailable.mark_unavailable(offering, Reason.SUSPECT, host.clock(), advertised=True)
     assert host.acquire(H100, A100).offering.instance_type == A100

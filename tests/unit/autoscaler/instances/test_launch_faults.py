@@ -176,7 +176,7 @@ def test_nothing_is_launched_twice_leaked_rushed_or_overspent(
     assert set(schedule.returned) <= {i.id for i in alive} | told
     for fault in faults_at_the_end:
         sim.add_fault(fault)
-    schedule.host.end.terminate_all("demo")
+    schedule.host.teardown.terminate_all("demo")
     sim.invariants.expect_none()
     sim.advance(3600.0)
     report = sim.invariants.report()

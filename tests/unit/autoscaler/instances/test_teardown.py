@@ -33,33 +33,33 @@ def alive(sim):
 
 
 def test_an_empty_cluster_is_verified_too(sim, host):
-    done = host.end.terminate_all("demo")
+    done = host.teardown.terminate_all("demo")
     assert done.ended == () and QUIET_S <= done.took_s <= QUIET_S + 2 * LOOK_EVERY_S
 
 
 def test_everything_ends_and_the_run_is_closed(sim, host):
     ids = {host.acquire().instance_id for _ in range(3)}
     sim.advance(600.0)
-    done = host.end.terminate_all("demo")
+    done = host.teardown.terminate_all("demo")
     assert set(done.ended) == ids and done.late == ()
     assert alive(sim) == 0
     assert len(done.charges) == 3 and all(c.ended_s is not None for c in done.charges)
     assert host.ledger.charges("demo") == []
     assert host.told("cluster-ended")[0]["running"] == 0
-    assert host.end.terminate_all("demo").ended == ()
+    assert host.teardown.terminate_all("demo").ended == ()
 
 
 def test_other_clusters_live_on(sim, host):
     other = host.acquire(spec=worker_spec("other"))
     host.acquire()
-    host.end.terminate_all("demo")
+    host.teardown.terminate_all("demo")
     assert not host.client.get_instance(other.instance_id).status.is_terminating_or_gone
 
 
 def test_machines_of_another_host_end_too(sim, host, tmp_path):
     head = Host(sim, tmp_path / "head")
     workers = [head.acquire().instance_id for _ in range(2)]
-    done = host.end.terminate_all("demo")
+    done = host.teardown.terminate_all("demo")
     assert set(done.ended) == set(workers) and alive(sim) == 0
     assert [c.price_cents_per_hour for c in done.charges] == [129, 129]
 
@@ -80,7 +80,7 @@ def test_a_launch_of_a_dying_head_is_caught(sim, host, tmp_path):
         return ended
 
     host.terminator.terminate = once
-    done = host.end.terminate_all("demo")
+    done = host.teardown.terminate_all("demo")
     assert done.late == tuple(late)
     assert alive(sim) == 0
 
@@ -89,7 +89,7 @@ def test_a_late_arrival_of_an_unclear_launch_is_waited_for(sim, host):
     sim.add_fault(FailNext(failure=504, committed=True, commit_after_s=60.0))
     with pytest.raises(AmbiguousLaunchError):
         host.acquire(within_s=15.0)
-    done = host.end.terminate_all("demo")
+    done = host.teardown.terminate_all("demo")
     assert len(done.ended) == 1 and alive(sim) == 0
     assert host.journal.commitments("demo") == []
 
@@ -98,7 +98,7 @@ def test_an_unclear_launch_that_never_comes_holds_the_end_for_its_time_only(sim,
     sim.add_fault(FailNext(failure=504))
     with pytest.raises(AmbiguousLaunchError):
         host.acquire(within_s=15.0)
-    done = host.end.terminate_all("demo")
+    done = host.teardown.terminate_all("demo")
     assert SETTLE_S + QUIET_S <= done.took_s <= SETTLE_S + QUIET_S + 20
     assert done.ended == ()
 
@@ -106,7 +106,7 @@ def test_an_unclear_launch_that_never_comes_holds_the_end_for_its_time_only(sim,
 def test_an_intent_of_a_process_that_died_is_waited_for(sim, host):
     intent = Intent("e" * 16, "demo", host.acquire().offering, 129, host.clock())
     host.journal.begin(intent, lambda charges: Allow(0, 0))
-    done = host.end.terminate_all("demo")
+    done = host.teardown.terminate_all("demo")
     least_s = IN_FLIGHT_S + SETTLE_S
     assert least_s <= done.took_s <= least_s + QUIET_S + 20
     found = host.journal.get("e" * 16)
@@ -116,7 +116,7 @@ def test_an_intent_of_a_process_that_died_is_waited_for(sim, host):
 def test_a_machine_that_no_list_shows_yet_is_ended_by_its_id(sim, host):
     sim.add_fault(ListLag(3600.0))
     launched = host.acquire()
-    done = host.end.terminate_all("demo")
+    done = host.teardown.terminate_all("demo")
     assert done.ended == (launched.instance_id,) and alive(sim) == 0
 
 
@@ -125,7 +125,7 @@ def test_lists_that_leave_machines_out_end_nothing_early(sim, host, tmp_path):
     head.acquire()
     sim.advance(60.0)
     sim.add_fault(Omit(n=7))
-    host.end.terminate_all("demo")
+    host.teardown.terminate_all("demo")
     assert alive(sim) == 0
 
 
@@ -139,21 +139,21 @@ def test_ailing_machines_end_too(sim, host, tmp_path, what):
     if not at_launch:
         sim.add_fault(InstanceFault(what, launched.instance_id))
         sim.advance(1.0)
-    host.end.terminate_all("demo")
+    host.teardown.terminate_all("demo")
     assert alive(sim) == 0
 
 
 def test_an_outage_is_sat_out(sim, host):
     host.acquire()
     sim.add_fault(Outage(to_s=120.0))
-    host.end.terminate_all("demo")
+    host.teardown.terminate_all("demo")
     assert alive(sim) == 0
 
 
 def test_stale_lists_do_not_confuse_it(sim, host):
     host.acquire()
     sim.add_fault(StaleList(20.0))
-    host.end.terminate_all("demo")
+    host.teardown.terminate_all("demo")
     assert alive(sim) == 0
 
 
@@ -164,7 +164,7 @@ def test_either_way_in_which_lambda_may_take_a_second_termination(tmp_path, agai
     host = Host(sim, tmp_path)
     first, _ = host.acquire(), host.acquire()
     host.client.terminate([first.instance_id])
-    host.end.terminate_all("demo")
+    host.teardown.terminate_all("demo")
     assert alive(sim) == 0
 
 
@@ -172,21 +172,21 @@ def test_what_cannot_be_verified_is_named(sim, host):
     launched = host.acquire()
     sim.add_fault(Outage("terminate", failure=500))
     with pytest.raises(TeardownUnverifiedError, match=launched.instance_id) as caught:
-        host.end.terminate_all("demo", time_limit_s=300.0)
+        host.teardown.terminate_all("demo", time_limit_s=300.0)
     assert caught.value.exit_code == 1 and alive(sim) == 1
 
 
 def test_an_api_that_stays_away_is_not_zero(sim, host):
     sim.add_fault(Outage())
     with pytest.raises(TeardownUnverifiedError, match="list cannot be read"):
-        host.end.terminate_all("demo", time_limit_s=100.0)
+        host.teardown.terminate_all("demo", time_limit_s=100.0)
 
 
 def test_without_a_list_what_is_written_down_ends_and_is_not_verified(sim, host):
     host.acquire()
     sim.add_fault(Outage("list"))
     with pytest.raises(TeardownUnverifiedError, match="list cannot be read"):
-        host.end.terminate_all("demo", time_limit_s=100.0)
+        host.teardown.terminate_all("demo", time_limit_s=100.0)
     assert alive(sim) == 0
 
 
@@ -195,5 +195,5 @@ def test_a_refused_key_is_said_at_once(sim, host):
     sim.add_fault(RevokeKey())
     started_s = host.clock()
     with pytest.raises(AuthError):
-        host.end.terminate_all("demo")
+        host.teardown.terminate_all("demo")
     assert host.clock() - started_s < 5

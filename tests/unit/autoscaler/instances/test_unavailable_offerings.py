@@ -3,7 +3,12 @@ import threading
 import pytest
 
 from autoscaler.domain import Offering
-from autoscaler.instances.unavailable_offerings import ANYWHERE, Reason, UnavailableOfferings
+from autoscaler.instances.unavailable_offerings import (
+    ANYWHERE,
+    Reason,
+    UnavailableOffering,
+    UnavailableOfferings,
+)
 from autoscaler.state import State
 
 HERE = Offering("gpu_1x_h100_sxm5", "us-west-1")
@@ -88,3 +93,17 @@ def test_an_account_without_quota_is_probed_by_one(offerings):
 def test_accounts_do_not_share(offerings, tmp_path):
     fail(offerings, 0.0)
     assert UnavailableOfferings(State(tmp_path / "state.db"), "other").all() == []
+
+
+def test_a_state_file_of_an_older_version_is_read(offerings, tmp_path):
+    """Its table and columns have kept their names."""
+    state = State(tmp_path / "state.db", durable=False)
+    with state.transaction() as connection:
+        connection.execute(
+            "INSERT INTO closures (account, instance_type, region, reason, strikes, closed_s, "
+            "next_try_s, advertised) VALUES ('account', ?, ?, 'SUSPECT', 2, 5.0, 1205.0, 1)",
+            (HERE.instance_type, HERE.region),
+        )
+    (known,) = offerings.all()
+    assert known == UnavailableOffering(HERE, Reason.SUSPECT, 2, 5.0, 1205.0, True, None)
+    assert not claim(offerings, 1204.0) and claim(offerings, 1205.0)

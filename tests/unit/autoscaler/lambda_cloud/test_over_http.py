@@ -22,7 +22,7 @@ def test_from_launch_to_verified_zero(sim, tmp_path):
     assert {instance.id for instance in host.client.list_instances()} == ids
     sim.advance(600.0)
     assert all(i.status == "active" and i.private_ip for i in host.client.list_instances())
-    done = host.end.terminate_all("demo")
+    done = host.teardown.terminate_all("demo")
     report = sim.invariants.report()
     assert set(done.ended) == ids
     assert (report["alive"], report["duplicate_nonces"], report["requests_over_rate"]) == (0, 0, 0)

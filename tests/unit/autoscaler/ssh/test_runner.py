@@ -177,7 +177,9 @@ def test_without_the_heads_address_nothing_runs_on_a_worker(sim, provider, node,
     _, answers = way
     answers[0] = None
     machine = Machine()
-    with pytest.raises(click.ClickException, match="not checked, for the head has no private"):
+    with pytest.raises(
+        click.ClickException, match="health check not possible yet: the head has no private"
+    ):
         runner(provider, node, machine).run("echo hello")
     assert machine.commands == [] and sim.invariants.report()["alive"] == 1
 

@@ -51,7 +51,7 @@ def test_a_launch_of_another_account_that_may_yet_come_counts_too(tmp_path):
     laptop = of_key(ours, tmp_path, "sim")
     ours.add_fault(FailNext(failure=504, committed=True, commit_after_s=600.0))
     session = laptop.cluster.session
-    session.cluster_end.end_late_arrivals = lambda cluster: None
+    session.teardown.terminate_late_arrivals = lambda cluster: None
     with pytest.raises(ClickException) as caught:
         make(laptop, name="head")
     assert isinstance(caught.value.__cause__, AmbiguousLaunchError)
