@@ -1,4 +1,4 @@
-"""The PII classifiers of an SAE that is there already, in one process without Ray.
+"""PII classifiers for an existing SAE, trained and scored in one process without Ray.
 
 The main job trains them in Ray tasks instead (`ray_jobs.pii.job`).
 """

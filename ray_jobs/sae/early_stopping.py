@@ -1,4 +1,4 @@
-"""The plateau rule: stop when a metric has not improved by a share in some checks.
+"""The plateau rule of early stopping: a metric has not improved by a share in some checks.
 
     stop  <=>  `patience` checks in a row without  value <= best * (1 - threshold)
 

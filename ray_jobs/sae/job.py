@@ -1,6 +1,6 @@
 """An SAE training as a job on Ray: activations, then Ray Train, then a manifest over the results.
 
-`run` is the whole of it; the pipeline and the sweep call the parts.
+The command calls `run`; the pipeline and the sweep call the parts.
 """
 
 import dataclasses

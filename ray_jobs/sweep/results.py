@@ -1,4 +1,4 @@
-"""What a sweep leaves: `best/`, `sweep.html`, its summary; and what it removes on the way."""
+"""The results of a sweep: `best/` and its summary; trials that cannot win are deleted."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -36,7 +36,7 @@ class Folders:
 
     def remove_losers(self, may_return: Callable[[TrialRecord], bool]) -> None:
         """Delete results and checkpoints of every ended trial but the best and those that may be
-        called back."""
+        resumed."""
         for trial in self._losers():
             if trial.number not in self._removed and not may_return(trial):
                 self.of(trial).delete_tree("")
@@ -88,8 +88,8 @@ def _best_with_results(
 ) -> TrialRecord | None:
     """The best of the trials that have results, or a checkpoint that they can be made of.
 
-    What a trial reported after its checkpoint is no result that anybody could have: it is
-    forgotten, by which another one may become the best.
+    What a trial reported after its checkpoint cannot be reproduced from it, so those reports are
+    dropped, by which another trial may become the best.
     """
     finished: list[TrialRecord] = []
     while (best := ledger.best(plan.config.metric, plan.rising)) is not None:

@@ -1,16 +1,16 @@
-"""Ray Tune's ASHA, whose verdicts are taken again as more trials come.
+"""`RungScheduler`: Ray Tune's ASHA, decided anew at every report.
 
 ASHA (arXiv 1810.05934): a trial that reaches a rung continues if it is among the best
-1/reduction_factor of those that have reached it. In the paper that is asked whenever a worker is
-free. Ray Tune asks once, when the trial comes, against the few that came before it, so that what
-a sweep saves and finds hangs on the order of its trials. Here Ray Tune keeps the rungs, and
+1/reduction_factor of those that have reached it. The paper promotes whenever a worker is free. Ray
+Tune decides once, when the trial arrives, against the few that arrived before it, so that what a
+sweep saves and finds depends on the order of its trials. Here Ray Tune keeps the rungs, and
 
-- a trial is stopped, at any report, once successive halving over all that have come so far would
-  have left it at a rung that it has reached;
-- one that was stopped and would not be left in the end is called back to its checkpoint;
-- the rungs may lie closer together than the share that goes on would have them.
+- a trial is stopped, at any report, once successive halving over all that have arrived so far
+  would have stopped it at a rung that it has reached;
+- a stopped trial that would not be stopped any more is resumed from its checkpoint;
+- the rungs may lie closer together than the reduction factor would have them.
 
-The best of those that have come furthest is never left: one trial at least comes to its end.
+The best of those that have come furthest is never stopped: at least one trial finishes.
 `benchmarks/RESULTS.md` has what this saves and finds.
 """
 
@@ -39,8 +39,8 @@ class _Named:
 
 
 class RungScheduler(ASHAScheduler):
-    """Its rungs know a trial by its number in the sweep, which outlives the driver, and not by
-    the id that Ray Tune draws anew at each start."""
+    """ASHA whose rungs know a trial by its number in the sweep, which outlives the driver, and not
+    by the id that Ray Tune draws at each start."""
 
     def __init__(self, record_of: RecordOf, config: SweepConfig, **options: Any) -> None:
         super().__init__(reduction_factor=config.rung_spacing, **options)
@@ -72,21 +72,21 @@ class RungScheduler(ASHAScheduler):
 
     def _is_behind(self, name: str) -> bool:
         """Whether successive halving over all that have come so far leaves a trial."""
-        going_on: list[str] | None = None
+        continuing: list[str] | None = None
         for _, recorded in reversed(self._bracket._rungs):  # from the first rung on
             if name not in recorded:
                 return False
-            here = [each for each in recorded if going_on is None or each in going_on]
+            here = [each for each in recorded if continuing is None or each in continuing]
             # More is better; of equals, the one that came first.
             here.sort(key=lambda each: recorded[each], reverse=True)
-            going_on = here[: math.ceil(len(here) / self._config.reduction_factor)]
-            if name not in going_on:
+            continuing = here[: math.ceil(len(here) / self._config.reduction_factor)]
+            if name not in continuing:
                 return True
         return False
 
     def may_return(self, record: TrialRecord) -> bool:
-        """Whether a stopped trial could yet be called back: at the first rung those to come can
-        only get before it, and there are so many places in the end."""
+        """Whether a stopped trial could yet be resumed: at the first rung later trials can only
+        rank before it, and the number that continue is fixed in the end."""
         if record.state != STOPPED:
             return False
         _, first = self._bracket._rungs[-1]
@@ -94,11 +94,11 @@ class RungScheduler(ASHAScheduler):
         return before < math.ceil(self._config.trials / self._config.reduction_factor)
 
     def call_back(self, records: Iterable[TrialRecord]) -> None:
-        """Let those wait that were stopped and are not behind any more."""
+        """Queue the trials that were stopped and are not behind any more."""
         for record in records:
             if record.state == STOPPED and not self._is_behind(str(record.number)):
                 record.state = WAITING
-                logger.info("sweep  trial %d is among the best now: called back", record.number)
+                logger.info("sweep  trial %d is among the best now: resuming it", record.number)
 
     def replay(self, records: Iterable[TrialRecord]) -> None:
         """Fill the rungs with what these trials reported, in the order they did."""
@@ -117,7 +117,7 @@ def make_scheduler(
 ) -> RungScheduler | None:
     """The scheduler of `config`, None for none; `before` are the trials of the sweep so far.
 
-    The last check is no rung: a trial that comes so far has ended, and its result is wanted.
+    The last check is no rung: a trial that gets there has ended, and its result counts.
     """
     if config.scheduler == "none":
         return None

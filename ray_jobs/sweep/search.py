@@ -1,4 +1,4 @@
-"""Which configurations are tried: Ray Tune's sampling, or Optuna through Ray Tune."""
+"""The points that a sweep tries: Ray Tune's random sampling, or Optuna through Ray Tune."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The live table of a sweep, and its last lines."""
+"""The live table of a sweep: running trials, the best ended ones, cost and time left."""
 
 from ray_jobs.runtime.progress import clock_time
 from ray_jobs.sweep.cost import dollars
@@ -21,7 +21,7 @@ TOP = 3
 
 
 def live_table(plan: Plan, ledger: Ledger, spent_cents: float | None, concurrent: int) -> str:
-    """The running trials and the best of the ended ones, under a line about the whole.
+    """The running trials and the best of the ended ones, under a summary line.
 
     `spent_cents` is what the nodes have cost, None where that is not known.
     """
