@@ -2,9 +2,8 @@
 
 import logging
 import re
-import socket
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+import shlex
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import click
@@ -15,49 +14,10 @@ from ray.autoscaler._private.subprocess_output_util import ProcessRunnerError
 from autoscaler.bootstrap.files import cluster_files
 from autoscaler.errors import AutoscalerError
 from autoscaler.money.spend_sync import SpendSync
-from autoscaler.ssh.dashboard_proxy import DashboardProxy
 from autoscaler.ssh.health_check import HealthCheck, read_verdict
-
-# Ports that Ray's commands forward from a head: the dashboard's with the owner's token.
 
 DASHBOARD_PORT = 8265
 """Where the head's dashboard and job API listen, on its loopback."""
-
-Forward = tuple[int, int]
-"""(port of this machine, port of the head's loopback)."""
-
-
-@contextmanager
-def with_token(forwards: Sequence[Forward] | None, cluster: str) -> Generator[list[Forward] | None]:
-    """What ssh is to forward while the block runs, so that the dashboard gets the token.
-
-    In place of the wished port ssh gets a free one, and the proxy listens on the wished one.
-    Other ports, and a cluster whose token this machine does not have, are forwarded as asked.
-    OSError when a wished port is taken.
-    """
-    if forwards is None:
-        yield None
-        return
-    token_file = cluster_files(cluster).ray_token
-    token = token_file.read_text(encoding="utf-8").strip() if token_file.exists() else ""
-    with ExitStack() as proxies:
-        plain: list[Forward] = []
-        for local, remote in forwards:
-            if remote == DASHBOARD_PORT and token:
-                hidden = _free_port()
-                proxies.enter_context(DashboardProxy(local, hidden, token))
-                plain.append((hidden, remote))
-            else:
-                plain.append((local, remote))
-        yield plain
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 SHUTDOWN = "sudo shutdown -h now"
 """What Ray ends a machine with. Lambda goes on billing a machine that is shut down."""
 TEARDOWN = "ray teardown ~/ray_bootstrap_config.yaml --yes --workers-only; "
@@ -121,23 +81,22 @@ class CheckedSSHCommandRunner(SSHCommandRunner):
             cmd = f"{cmd}; {SHUTDOWN}"
         if cmd:
             cmd = cmd.replace(TEARDOWN, "").replace(SHUTDOWN, END_CLUSTER)
-        with with_token(options.get("port_forward"), self._cluster) as forwards:
-            if forwards is not None:
-                options["port_forward"] = forwards
-            try:
-                result = super().run(cmd, *args, **options)
-                if cmd and RAYS_STOP.search(cmd):
-                    self._take_report(RAYS_STOP.sub(lambda _: REPORT, cmd))
-                return result
-            except click.ClickException:
-                # The head took the connection along; whether it has ended, Lambda knows.
-                if not (cmd and END_CLUSTER in cmd and self._health.has_ended(self._node)):
-                    raise
-        cli_logger.success("The cluster has ended; `ray down` verifies it and tells the cost.")
+        for line in dashboard_help(self._cluster, options.get("port_forward") or ()):
+            cli_logger.print("{}", line)
+        try:
+            result = super().run(cmd, *args, **options)
+            if cmd and RAYS_STOP.search(cmd):
+                self._import_report(RAYS_STOP.sub(lambda _: REPORT, cmd))
+            return result
+        except click.ClickException:
+            # The head took the connection along; whether it has ended, Lambda knows.
+            if not (cmd and END_CLUSTER in cmd and self._health.has_ended(self._node)):
+                raise
+        cli_logger.success("The cluster has ended; `ray down` verifies it and shows the cost.")
         return None
 
-    def _take_report(self, command: str) -> None:
-        """Best effort: a head that does not tell counts for what it may have spent."""
+    def _import_report(self, command: str) -> None:
+        """Best effort: a head that does not report counts for what its caps allowed it."""
         spend_sync = self._spend_sync_of(self._node)
         if spend_sync is None:
             return
@@ -145,7 +104,9 @@ class CheckedSSHCommandRunner(SSHCommandRunner):
             output = cast(bytes, super().run(command, with_output=True))
             spend_sync.import_report(self._node, output.decode(errors="replace"))
         except (click.ClickException, ProcessRunnerError, AutoscalerError) as error:
-            logger.warning("what the head's workers have cost was not learned: %s", error)
+            logger.warning(
+                "could not get the cost of the head's workers, so its caps count instead: %s", error
+            )
 
     def run_rsync_up(self, source: str, target: str, options: Any = None) -> None:
         self._check_health()
@@ -170,3 +131,21 @@ class CheckedSSHCommandRunner(SSHCommandRunner):
         # Bytes, whatever Ray declares.
         output = cast(bytes, super().run(check.command(), with_output=True))
         return read_verdict(output.decode(errors="replace"))
+
+
+def dashboard_help(cluster: str, forwards: Sequence[tuple[int, int]]) -> list[str]:
+    """What the owner needs at a forwarded dashboard; `forwards` are (local, remote) ports.
+
+    Empty where the dashboard is not among them, or this machine does not have the token.
+    """
+    token_file = cluster_files(cluster).ray_token
+    local = next((local for local, remote in forwards if remote == DASHBOARD_PORT), None)
+    if local is None or not token_file.exists():
+        return []
+    path = shlex.quote(str(token_file))
+    return [
+        f"Job API: `ray job submit --address http://localhost:{local} ...` in a shell with",
+        f"  export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={path}",
+        f"Dashboard: http://localhost:{local} asks for the token once; paste what this prints:",
+        f"  cat {path}",
+    ]

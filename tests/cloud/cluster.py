@@ -48,9 +48,11 @@ class Cluster:
 
     @contextmanager
     def job(self, *command: str) -> Iterator["Job"]:
-        """`ray job submit` through `ray dashboard`; the job's output goes to a file."""
+        """`ray job submit` through `ray dashboard`, with what that says to export: without the
+        token it is refused. The job's output goes to a file."""
         with self.laptop.dashboard(self.yaml) as address:
             wait_for("the dashboard's port", lambda: self._answers(address), 60)
+            self._check_token_is_needed(address)
             output = self.laptop.home / "job.out"
             with output.open("wb") as file:
                 process = subprocess.Popen(
@@ -58,7 +60,7 @@ class Cluster:
                         *(str(BIN / "ray"), "job", "submit", "--address", address),
                         *("--working-dir", ".", "--", *command),
                     ],
-                    env=self.laptop.environment,
+                    env=self.laptop.environment | self.laptop.token_variables(),
                     cwd=REPOSITORY,
                     stdin=subprocess.DEVNULL,
                     stdout=file,
@@ -102,6 +104,13 @@ class Cluster:
         told = [float(dollars) * 100 for dollars in found.groups(default="0")]
         assert sum(told) >= billed, f"{found[0]}, and {billed / 100:.2f} is billed"
         self.laptop.note(f"{found[0]}; billed ${billed / 100:.2f}")
+
+    def _check_token_is_needed(self, address: str) -> None:
+        listing = (str(BIN / "ray"), "job", "list", "--address", address)
+        refused = self.laptop.run(*listing, check=False)
+        assert refused.returncode != 0 and "Authentication required" in refused.stdout
+        told = [f"{name}={value}" for name, value in self.laptop.token_variables().items()]
+        self.laptop.run("env", *told, *listing)
 
     def _answers(self, address: str) -> bool:
         code = f"import urllib.request as u; u.urlopen('{address}/api/version', timeout=5)"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -143,6 +144,13 @@ class Laptop:
         finally:
             os.killpg(process.pid, 15)
             process.wait(30)
+
+    def token_variables(self) -> dict[str, str]:
+        """What `ray dashboard` said to export before a job is submitted."""
+        said = (self.home / "dashboard.out").read_text()
+        found = re.search(r"export (RAY_AUTH_MODE=\S+ RAY_AUTH_TOKEN_PATH=\S+)$", said, re.M)
+        assert found, said
+        return dict(word.split("=", 1) for word in shlex.split(found[1]))
 
 
 def job_id(output: str) -> str:

@@ -7,8 +7,15 @@ import pytest
 from ray.autoscaler._private.command_runner import DockerCommandRunner
 from ray.autoscaler._private.updater import NodeUpdater
 
+from autoscaler.bootstrap.files import cluster_files, write_secret
 from autoscaler.instances.unavailable_offerings import Reason
-from autoscaler.ssh.runner import SHUTDOWN, TEARDOWN, CheckedSSHCommandRunner
+from autoscaler.ssh.runner import (
+    DASHBOARD_PORT,
+    SHUTDOWN,
+    TEARDOWN,
+    CheckedSSHCommandRunner,
+    dashboard_help,
+)
 from tests import provider_rig as rig
 
 GOOD, BAD = (
@@ -223,3 +230,31 @@ def test_docker_is_behind_the_health_check(provider, node):
     made = runner(provider, node, Machine(), {"container_name": "c", "image": "i"})
     assert isinstance(made, DockerCommandRunner)
     assert isinstance(made.ssh_command_runner, CheckedSSHCommandRunner)
+
+
+@pytest.fixture
+def token_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = cluster_files("demo").ray_token
+    write_secret(path, "0123")
+    return path
+
+
+def test_a_forwarded_dashboard_says_how_to_log_in(provider, node, token_file, capfd):
+    machine = Machine()
+    forwards = [(6006, 6006), (9000, DASHBOARD_PORT)]
+    runner(provider, node, machine).run(None, port_forward=forwards)
+    said = capfd.readouterr().out
+    assert f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={token_file}\n" in said
+    assert "http://localhost:9000" in said and "0123" not in said
+
+
+@pytest.mark.parametrize("forwards", [[(6006, 6006)], None])
+def test_other_ports_need_no_token(provider, node, token_file, capfd, forwards):
+    runner(provider, node, Machine()).run("echo", port_forward=forwards)
+    assert "RAY_AUTH" not in capfd.readouterr().out
+
+
+def test_without_the_token_nothing_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert dashboard_help("demo", [(9000, DASHBOARD_PORT)]) == []
