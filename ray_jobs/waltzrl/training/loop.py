@@ -186,7 +186,7 @@ class Run:
     def _train(self, stage: Stage, agents: Agents) -> None:
         """Take the steps that are left; report the checks of earlier attempts again."""
         seed = (self.config.seed, VALIDATION, 0)
-        held_out = self._evaluation(self.task.prompts.validation)
+        held_out = self._evaluator(self.task.prompts.validation)
 
         def report(step: int, measured: dict[str, Interval]) -> None:
             shown = {name: each["value"] for name, each in measured.items()}
@@ -216,7 +216,7 @@ class Run:
             saving = stage.open_saving(store, agents, self.task.identity)
             stage.train(agents, saving, check, self.task.price_cents_per_hour)
 
-    def _evaluation(self, prompts: tuple[Prompt, ...]) -> Evaluator:
+    def _evaluator(self, prompts: tuple[Prompt, ...]) -> Evaluator:
         config = self.config
         templates = TEMPLATES[config.prompts]
         judge = open_judge("eval_judge", config.eval_judge)
@@ -241,7 +241,7 @@ class Run:
         }
         if single is not None:
             trained["single_rl"] = samplers.answers(single, seed)
-        rows = self._evaluation(self.task.prompts.test).rows(
+        rows = self._evaluator(self.task.prompts.test).rows(
             (samplers.answers(base, seed), samplers.feedbacks(base, seed)), trained, score=score
         )
         weights = {name: each.policy.weights() for name, each in learners.items()}
