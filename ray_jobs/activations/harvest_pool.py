@@ -203,5 +203,5 @@ class HarvestPool:
         if deaths >= MAX_DEATHS:
             raise JobError(
                 f"harvest: {deaths} processes died while {doing} (too little memory?); "
-                "finished shards are kept, start again to go on"
+                "finished shards are kept, rerun to resume"
             )

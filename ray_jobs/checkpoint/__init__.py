@@ -1,7 +1,12 @@
-"""Checkpoints that count only when they are whole: `CheckpointStore` and `BackgroundSaver`."""
+"""Checkpoints of a training in a directory or bucket; one counts only once it is committed.
 
-from ray_jobs.checkpoint.background import BackgroundSaver, Check, SaveResult
+A training loop uses `Saving` (saving.py): it saves in the background when a checkpoint is due and
+loads the newest one that verifies. `CheckpointStore` (store.py) writes, commits, verifies and
+prunes; layout.py has the names and JSON documents of a checkpoint, state.py what it may hold.
+"""
+
 from ray_jobs.checkpoint.layout import CheckpointInfo
+from ray_jobs.checkpoint.saving import BackgroundSaver, Check, SaveResult, Saving
 from ray_jobs.checkpoint.store import CheckpointStore, Readers
 
 __all__ = [
@@ -11,4 +16,5 @@ __all__ = [
     "CheckpointStore",
     "Readers",
     "SaveResult",
+    "Saving",
 ]

@@ -1,13 +1,13 @@
-"""Names and JSON documents of a checkpoint directory.
+"""The files of a checkpoint directory: their names and JSON documents.
 
     step-00001200-w2-a3f9c1/       step, number of saving processes, attempt
-        rank-00000.pt              a process's part, `torch.load(weights_only=True)`
+        rank-00000.pt              a process's part, for `torch.load(weights_only=True)`
         rank-00000-1.pt            its next piece (`ray_jobs.checkpoint.state`), and so on
         rank-00000.json            its manifest: sizes and sha256, written after the pieces
         COMMITTED.json             written last: the manifests' own sizes and sha256
         REJECTED.json              written by a reader that found the checkpoint damaged
 
-The attempt is new whenever the processes start anew, so no directory ever mixes two lives.
+The attempt is new at every start of the processes, so that no directory mixes files of two starts.
 """
 
 import re
@@ -26,7 +26,10 @@ _FORMAT = 2
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """`committed_at` is Unix time, 0.0 while `committed` is False; `manifests` is by rank."""
+    """A checkpoint, as its directory's name and its COMMITTED.json describe it.
+
+    `committed_at` is Unix time, 0.0 while `committed` is False; `manifests` is by rank.
+    """
 
     step: int
     world_size: int
@@ -46,9 +49,11 @@ class CheckpointInfo:
 
     @property
     def name(self) -> str:
+        """The directory's."""
         return f"step-{self.step:08d}-w{self.world_size}-{self.attempt}"
 
     def marker(self) -> dict[str, Any]:
+        """The content of COMMITTED.json."""
         return {
             "format": _FORMAT,
             "metadata": self.metadata,
@@ -66,7 +71,11 @@ def parse_directory(name: str) -> CheckpointInfo | None:
 
 
 def parse_marker(info: CheckpointInfo, marker: Any) -> CheckpointInfo:
-    """CorruptFileError when the marker does not belong to the directory `info` names."""
+    """The committed info that a COMMITTED.json describes.
+
+    Raises:
+        CorruptFileError: it is damaged, or of another version of the format.
+    """
     try:
         if marker["format"] != _FORMAT:
             raise CorruptFileError(f"{info.name} is of another version of this program")

@@ -1,4 +1,4 @@
-"""Saves, finds, verifies and prunes checkpoints in one directory or bucket prefix."""
+"""The checkpoints in one directory or bucket prefix: saved, committed, verified, pruned."""
 
 import hashlib
 import json
@@ -37,29 +37,29 @@ T = TypeVar("T")
 FETCHES_AT_ONCE = 8
 
 
-def identity(value: T) -> T:
+def _identity(value: T) -> T:
     return value
 
 
 @dataclass(frozen=True)
 class Readers:
-    """The processes that read a checkpoint together; by default one alone.
+    """The collectives of processes that load a checkpoint together; by default one alone.
 
-    `leads`: this one fetches for its machine. `all_agree` is a logical AND over all,
-    `from_rank_zero` hands out rank 0's list, `from_leader` what the own machine's leader gave.
+    `leads`: this process fetches for its machine. `all_agree` is a logical AND over all,
+    `from_rank_zero` broadcasts rank 0's list, `from_leader` the value of this machine's leader.
     """
 
     leads: bool = True
-    all_agree: Callable[[bool], bool] = identity
-    from_rank_zero: Callable[[list[str]], list[str]] = identity
-    from_leader: Callable[[str | None], str | None] = identity
+    all_agree: Callable[[bool], bool] = _identity
+    from_rank_zero: Callable[[list[str]], list[str]] = _identity
+    from_leader: Callable[[str | None], str | None] = _identity
 
 
 class CheckpointStore:
-    """The single truth about a run's checkpoints: what is committed here exists.
+    """The checkpoints of one run; those that are committed, and no others, can be loaded.
 
-    One process saves a state (world size 1), or each of several its part; every process of any
-    number loads the whole.
+    One process saves a state (world size 1), or each of several its part. Any number of
+    processes can load it, each the full state. Of committed checkpoints `keep` are kept.
     """
 
     def __init__(
@@ -86,10 +86,14 @@ class CheckpointStore:
         attempt: str,
         metadata: dict[str, Any],
     ) -> CheckpointInfo:
-        """Stores this rank's part; the rank that comes last commits (`info.committed`).
+        """Store this rank's part; the last rank to do so commits (`info.committed`).
 
-        Rank 0's `metadata`, JSON, becomes the checkpoint's. A failure raises StorageError and
-        leaves nothing committed; a repeated call completes or returns what is there.
+        Rank 0's `metadata`, JSON, becomes the checkpoint's. Idempotent: a repeated call completes
+        or returns what is there.
+
+        Raises:
+            StorageError: nothing was committed.
+            TypeError: the state has an entry that could not be loaded again.
         """
         info = CheckpointInfo(step, world_size, attempt)
         if not 0 <= rank < world_size:
@@ -118,7 +122,7 @@ class CheckpointStore:
                 marker = self._store.child(info.name).read_json(MARKER)
                 infos.append(parse_marker(info, marker))
             except CorruptFileError as error:
-                logger.warning("checkpoint %s is passed over: %s", info.name, error)
+                logger.warning("checkpoint %s is skipped: %s", info.name, error)
             except StorageError:
                 if self._store.exists(f"{info.name}/{MARKER}"):
                     raise
@@ -130,10 +134,12 @@ class CheckpointStore:
     ) -> tuple[CheckpointInfo, dict[str, Any]] | None:
         """The newest checkpoint that verifies for every reader; None when there is none.
 
-        Its tensors are maps of files on the local disk, read when they are used, and once for
-        all readers of a machine; the disk's space is free again when no reader has any left.
-        A damaged one is marked, so that it never counts again, and the one before is taken.
-        A server that cannot be reached is no reason to go back: that raises StorageError.
+        Its tensors are memory maps of files on the local disk, which all readers of a machine
+        share; the disk's space is freed when no reader holds one any more. A damaged checkpoint
+        is marked as rejected, and the one before it is loaded.
+
+        Raises:
+            StorageError: the storage cannot be reached, which is no reason to load an older one.
         """
         infos = {info.name: info for info in self.committed()}
         for name in readers.from_rank_zero(list(infos)):
@@ -143,11 +149,8 @@ class CheckpointStore:
         return None
 
     def prune(self) -> None:
-        """Keeps the newest `keep` committed ones; of the rest, deletes what is older than those.
-
-        Uncommitted and damaged directories go once they are older than the oldest kept one.
-        Never deletes the newest committed one. Idempotent; safe from several processes.
-        """
+        """Delete all committed checkpoints but the newest `keep`, and what is uncommitted or
+        damaged and older than those. Idempotent; safe from several processes."""
         infos = self.committed()
         if not infos:
             return
@@ -158,7 +161,7 @@ class CheckpointStore:
             if not counts and info.step < kept[-1].step:
                 doomed.append(info.name)
         for name in doomed:
-            self._store.delete(f"{name}/{MARKER}")  # first: no half of it may count
+            self._store.delete(f"{name}/{MARKER}")  # first: half of it must not count
             self._store.delete_tree(name)
 
     def _directories(self) -> list[tuple[CheckpointInfo, set[str]]]:
@@ -199,7 +202,8 @@ class CheckpointStore:
     def _load_together(
         self, info: CheckpointInfo | None, name: str, readers: Readers
     ) -> dict[str, Any] | None:
-        """The state, if every reader has it; each makes the same collective calls."""
+        """The state, or None if a reader could not verify it; each makes the same collective
+        calls."""
         here, state, reason = None, None, "not every reader could verify it"
         # A network file system keeps what is mapped under another name.
         with tempfile.TemporaryDirectory(
@@ -220,10 +224,10 @@ class CheckpointStore:
             if info is not None and folder is not None:
                 with suppress(pickle.UnpicklingError):  # more than plain data
                     state = _read(info, Path(folder))
-            whole = readers.all_agree(state is not None)
-        if not whole:
-            logger.warning("checkpoint %s is passed over: %s", name, reason)
-        return state if whole else None
+            loaded = readers.all_agree(state is not None)
+        if not loaded:
+            logger.warning("checkpoint %s is skipped: %s", name, reason)
+        return state if loaded else None
 
     def _fetch(self, info: CheckpointInfo, folder: Path) -> None:
         """Verified copies of every part's pieces."""
@@ -245,7 +249,7 @@ class CheckpointStore:
 
 
 def _read(info: CheckpointInfo, folder: Path) -> dict[str, Any]:
-    """The state of fetched parts, without reading its tensors."""
+    """The state in fetched files; its tensors are mapped, not read."""
     parts = []
     for rank in range(info.world_size):
         pieces = []

@@ -190,7 +190,7 @@ def fit(
         reason = str(error).strip().splitlines()[-1]
         raise JobError(
             f"training ended after {options.max_failures} restarts: {reason}; "
-            "run the same command again to go on from the newest checkpoint"
+            "rerun the same command to resume from the newest checkpoint"
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

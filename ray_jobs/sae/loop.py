@@ -23,7 +23,7 @@ from data.storage import Store
 from ray_jobs.activations.shards import ActivationSet
 from ray_jobs.activations.stream import ActivationStream
 from ray_jobs.checkpoint import CheckpointStore
-from ray_jobs.checkpoint.schedule import Saving
+from ray_jobs.checkpoint.saving import Saving
 from ray_jobs.results.history import TrainingHistory, goes_on_with
 from ray_jobs.runtime.collectives import from_rank_zero
 from ray_jobs.runtime.fit import WorkerContext, group_context

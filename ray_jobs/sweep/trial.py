@@ -14,7 +14,7 @@ from ray import tune
 from data.errors import JobError, StorageError
 from data.storage import Store
 from data.storage.probe import Probe
-from ray_jobs.checkpoint.schedule import GOING_ON
+from ray_jobs.checkpoint.saving import RESUMING
 from ray_jobs.results.run_directory import digest_of
 from ray_jobs.runtime.progress import BoardHandler, log_lines_to
 from ray_jobs.sweep.plan import RunTrial
@@ -60,7 +60,7 @@ def run_trial(config: dict[str, Any], setup: TrialSetup) -> None:
         return
     handler = BoardHandler(setup.board)
     handler.setFormatter(logging.Formatter(f"sweep  trial {shown_point(point)}: %(message)s"))
-    handler.addFilter(lambda line: line.levelno >= logging.WARNING or line.msg == GOING_ON)
+    handler.addFilter(lambda line: line.levelno >= logging.WARNING or line.msg == RESUMING)
     log_lines_to(handler)
     try:
         setup.run(point, trial_folder(setup.folders, point), tune.report)

@@ -144,7 +144,7 @@ def test_a_cluster_on_a_bad_day(tmp_path: Path, s3: CephServer) -> None:
             fault = {"kind": "preempt", "instance_id": worker["id"]}
             cluster.cloud.call("POST", "/sim/faults", fault)
             note("worker killed")
-            job.wait_for(r"going on from checkpoint")
+            job.wait_for(r"resuming from checkpoint")
             note("training again")
             (second,) = cluster.nodes("worker")
             assert second["id"] != worker["id"]

@@ -97,7 +97,7 @@ def test_a_sweep_over_three_nodes_one_of_them_taken_away(tmp_path: Path, s3: Cep
             note("sweep done")
         # The trial went on from what it had saved, and did not begin again.
         begun_again = re.findall(
-            rf"trial {re.escape(shown_point(lost['point']))}: .*going on from .*\(step (\d+)\)",
+            rf"trial {re.escape(shown_point(lost['point']))}: .*resuming from .*\(step (\d+)\)",
             job.text,
         )
         assert begun_again and min(map(int, begun_again)) >= saved_step, job.text[-5000:]

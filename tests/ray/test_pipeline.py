@@ -114,7 +114,7 @@ def test_a_job_that_was_interrupted_goes_on_when_given_again(tmp_path: Path) -> 
     assert second.end() == 0, (second.lines, stderr.read_text())
     output = "\n".join(second.lines)
     assert len(re.findall(r"activations: [\d,]+ rows reused from", output)) == 3
-    assert re.search(r"going on from checkpoint \S+ \(step \d+\)", output)
+    assert re.search(r"resuming from checkpoint \S+ \(step \d+\)", output)
     summary = json.loads(second.lines[-1])
     history = json.loads((run / "training_history.json").read_text())
     assert summary["steps"] == history["steps"][-1] == 200 and not summary["stopped_early"]

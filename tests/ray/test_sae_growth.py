@@ -66,9 +66,9 @@ def test_a_node_that_joins_is_used_and_changes_no_loss(
     lines.lines.clear()
     lines.on_line = join_once
     grown = train(tmp_path / "grown", data, config, num_workers="1-2", cpus_per_worker=1)
-    seen = [line for line in lines.lines if "worker 0 of" in line or "going on from" in line]
+    seen = [line for line in lines.lines if "worker 0 of" in line or "resuming from" in line]
     assert ["worker 0 of 1 runs" in seen[0], "worker 0 of 2 runs" in seen[-2]] == [True, True], seen
-    assert "going on from checkpoint" in seen[-1], seen
+    assert "resuming from checkpoint" in seen[-1], seen
     assert grown["steps"] == fixed["steps"]
     torch.testing.assert_close(
         torch.tensor(grown["losses"]), torch.tensor(fixed["losses"]), rtol=0, atol=1e-5

@@ -109,7 +109,7 @@ def test_a_killed_worker_goes_on_bit_for_bit(
     lines.on_line = kill_once
     train(tmp_path, data, cpus_per_worker=1)
     shown = "\n".join(lines.lines)
-    assert killed and "worker 0 ended" in shown and "going on from checkpoint" in shown
+    assert killed and "worker 0 ended" in shown and "resuming from checkpoint" in shown
     assert lines.workers()[0] != killed[0]
     assert same_bits(final_state(tmp_path), final_state(undisturbed))
     assert without_times(history_of(tmp_path)) == without_times(history_of(undisturbed))
@@ -135,7 +135,7 @@ def test_a_killed_job_that_is_started_again_ends_bit_for_bit_alike(
     kill_driver_after("checkpoint of step", command)
     assert not (run / "sae_final.pt").exists()
     train(run, data, cpus_per_worker=1)
-    assert any("going on from checkpoint" in line for line in lines.lines)
+    assert any("resuming from checkpoint" in line for line in lines.lines)
     assert same_bits(final_state(run), final_state(undisturbed))
     assert without_times(history_of(run)) == without_times(history_of(undisturbed))
 
@@ -181,10 +181,10 @@ def test_a_damaged_newest_checkpoint_is_passed_over(
     (tmp_path / "sae_final.pt").unlink()
     cadence = replace(CONFIG, checkpoint_every_steps=30)  # of no consequence for the weights
     train(tmp_path, data, cadence, cpus_per_worker=1)
-    went_on = next(line for line in lines.lines if "going on from checkpoint" in line)
+    went_on = next(line for line in lines.lines if "resuming from checkpoint" in line)
     assert newest.name not in went_on
     if damage != "missing":
-        assert any("passed over" in line and newest.name in line for line in lines.lines)
+        assert any("is skipped" in line and newest.name in line for line in lines.lines)
     assert same_bits(final_state(tmp_path), final_state(undisturbed))
 
 
@@ -225,7 +225,7 @@ def test_a_finished_training_only_writes_its_results_again(
 ):
     storage = str(undisturbed)
     train(tmp_path, data, cpus_per_worker=1, storage=storage)
-    assert any("going on from checkpoint" in line and "step 300" in line for line in lines.lines)
+    assert any("resuming from checkpoint" in line and "step 300" in line for line in lines.lines)
     assert same_bits(final_state(tmp_path), final_state(undisturbed))
 
 

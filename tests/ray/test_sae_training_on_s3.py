@@ -15,7 +15,7 @@ from data.errors import StorageError
 from data.storage import Store
 from ray_jobs.activations.prepare import Prepared
 from ray_jobs.checkpoint import CheckpointStore
-from ray_jobs.checkpoint.schedule import MAX_FAILED_SAVES
+from ray_jobs.checkpoint.saving import MAX_FAILED_SAVES
 from tests.ray.training import CONFIG, Lines, train
 from tests.storage.ceph import ACCESS_KEY, CephServer
 from tests.storage.faultproxy import Fault, FaultProxy, fault_on
@@ -56,7 +56,7 @@ def test_saved_resumed_and_retrieved(
     run.fetch("sae_final.pt", tmp_path / "first.pt")
     run.delete("sae_final.pt")
     train(s3_uri, data, SHORT, cpus_per_worker=1)
-    assert any("going on from checkpoint" in line and "step 100" in line for line in lines.lines)
+    assert any("resuming from checkpoint" in line and "step 100" in line for line in lines.lines)
     run.fetch("sae_final.pt", tmp_path / "second.pt")
     assert (tmp_path / "first.pt").read_bytes() == (tmp_path / "second.pt").read_bytes()
 

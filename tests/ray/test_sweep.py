@@ -140,7 +140,7 @@ def test_a_trial_whose_worker_was_killed_goes_on_and_is_the_same(
     lines.on_line = KillAfterTwoCheckpoints(tmp_path)
     result = sweep(tmp_path, data, replace(SWEEP, trials=1, space="learning_rate=1e-2"))
     assert any("trial 1 lost its worker" in line for line in lines.lines)
-    assert any("going on from checkpoint step-" in line for line in lines.lines)
+    assert any("resuming from checkpoint step-" in line for line in lines.lines)
     undisturbed = next(
         t["reports"] for t in ledger_of(calm)["trials"] if t["point"] == result["best"]
     )

@@ -82,7 +82,7 @@ def test_an_elastic_training_leaves_a_machine_that_goes_with_everything_saved(
     seen = "\n".join(lines.lines)
     saved = re.findall(r"a machine is being taken away: step (\d+) is saved", seen)
     assert len(saved) == 1 and 0 < int(saved[0]) < STEPS
-    assert re.search(rf"going on from checkpoint .* \(step {saved[0]}\)", seen), seen
+    assert re.search(rf"resuming from checkpoint .* \(step {saved[0]}\)", seen), seen
     assert re.findall(r"worker 0 of (\d) runs", seen)[:2] == ["2", "1"], seen
     elastic = curves(tmp_path / "run", "gradient")
     assert elastic["stage_1", "steps"] == list(range(1, STEPS + 1))

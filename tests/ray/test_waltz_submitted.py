@@ -31,7 +31,7 @@ def test_a_submitted_training_outlives_a_killed_worker_and_leaves_all_in_the_buc
     )
     victim = rank_1_after(r"checkpoint of step \d+ committed")
     said = run_and_kill_one("ray_jobs.waltzrl.train", flags, victim, 600)
-    assert re.search(r"going on from checkpoint step-\d+", said), said
+    assert re.search(r"resuming from checkpoint step-\d+", said), said
     assert len({process for _, process in PROCESS.findall(said)}) == 4
     summary = json.loads(re.findall(r"^\{.*\}$", said, re.M)[-1])
     assert summary["steps"] == 6

@@ -84,7 +84,7 @@ def test_a_submitted_sweep_under_asha_outlives_a_killed_worker_and_a_bad_trial(
 
     said = run_and_kill_one("ray_jobs.waltzrl.sweep", flags, with_a_checkpoint, 300)
     assert re.search(r"trial \d+ lost its worker", said), said
-    assert re.search(r"going on from checkpoint step-\S+ \(step [246]\)", said), said
+    assert re.search(r"resuming from checkpoint step-\S+ \(step [246]\)", said), said
     trials = trials_of(tmp_path)
     states = {trial["point"]["learning_rate"]: trial["state"] for trial in trials}
     assert states.pop(1e30) == "failed"

@@ -104,7 +104,7 @@ def killed(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
 
 def test_a_killed_worker_goes_on_bit_for_bit(killed: Killed, undisturbed: Path):
     assert len(set(killed.processes)) == 2
-    assert sum("going on from checkpoint" in line for line in killed.lines) >= 2
+    assert sum("resuming from checkpoint" in line for line in killed.lines) >= 2
     assert curves(killed.folder) == curves(undisturbed)
     assert same_agents(killed.folder, undisturbed)
 

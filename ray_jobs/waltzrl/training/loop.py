@@ -12,7 +12,7 @@ from torch import Tensor
 from data.errors import DataError
 from data.storage import Store
 from ray_jobs.checkpoint import CheckpointStore
-from ray_jobs.checkpoint.schedule import load_together
+from ray_jobs.checkpoint.saving import load_together
 from ray_jobs.results.history import HISTORY, STAGE_1_HISTORY, goes_on_with
 from ray_jobs.runtime.fit import WorkerContext, group_context
 from ray_jobs.waltzrl.algorithm.learner import Learner, LossSettings, score_dialogues

@@ -26,7 +26,7 @@ from typing import Any
 
 from data.errors import JobError, NonFiniteError
 from ray_jobs.checkpoint import CheckpointStore
-from ray_jobs.checkpoint.schedule import Saving
+from ray_jobs.checkpoint.saving import Saving
 from ray_jobs.results.history import StageHistory
 from ray_jobs.runtime.fit import WorkerContext
 from ray_jobs.runtime.progress import Progress

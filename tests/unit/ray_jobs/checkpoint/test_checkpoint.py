@@ -210,8 +210,8 @@ def test_a_damaged_checkpoint_never_counts_again(
     files.write_bytes(f"{third.name}/rank-00000.pt", b"short")
     files.delete(f"{second.name}/rank-00000.json")
     assert newest_step(store) == 1
-    assert f"{third.name} is passed over" in caplog.text and "has 5 bytes" in caplog.text
-    assert f"{second.name} is passed over" in caplog.text and "is missing" in caplog.text
+    assert f"{third.name} is skipped" in caplog.text and "has 5 bytes" in caplog.text
+    assert f"{second.name} is skipped" in caplog.text and "is missing" in caplog.text
     assert [info.step for info in store.committed()] == [1]
     save(store, 2, attempt="b2")
     store.prune()

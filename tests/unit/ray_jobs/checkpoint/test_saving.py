@@ -10,7 +10,7 @@ import pytest
 from data.errors import NonFiniteError, StorageError
 from data.storage import Store
 from ray_jobs.checkpoint import CheckpointStore
-from ray_jobs.checkpoint.schedule import Saving
+from ray_jobs.checkpoint.saving import Saving
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def test_ranks_that_do_not_write_save_nothing(store: CheckpointStore):
 def test_a_state_that_is_shared_out_is_committed_by_the_last_rank(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("ray_jobs.checkpoint.schedule.world_size", lambda: 2)
-    monkeypatch.setattr("ray_jobs.checkpoint.schedule.from_rank_zero", lambda _: "same")
+    monkeypatch.setattr("ray_jobs.checkpoint.saving.world_size", lambda: 2)
+    monkeypatch.setattr("ray_jobs.checkpoint.saving.from_rank_zero", lambda _: "same")
     ranks = [saving(store, rank, shared_out=True) for rank in range(2)]
     ranks[0].save_now(4)
     assert steps(store) == []

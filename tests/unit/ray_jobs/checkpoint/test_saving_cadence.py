@@ -8,7 +8,7 @@ import pytest
 
 from data.storage import Store
 from ray_jobs.checkpoint import CheckpointStore
-from ray_jobs.checkpoint.schedule import Saving
+from ray_jobs.checkpoint.saving import Saving
 
 MINUTE_S = 60.0
 

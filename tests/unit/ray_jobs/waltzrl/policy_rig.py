@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from data.storage import Store
 from ray_jobs.checkpoint import CheckpointStore
-from ray_jobs.checkpoint.schedule import load_together
+from ray_jobs.checkpoint.saving import load_together
 from ray_jobs.runtime.collectives import all_agree
 from ray_jobs.waltzrl.algorithm.loss import ActionBatch, action_batch, action_logprobs
 from ray_jobs.waltzrl.algorithm.policy import EngineOptions, Policy, start_distributed
