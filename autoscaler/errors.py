@@ -1,13 +1,13 @@
-"""The one error tree of the provider; Lambda's error codes are mapped here and nowhere else.
+"""The provider's one error tree, and the map of Lambda's error codes to it.
 
     AutoscalerError                 exit code 1
-    ├── UserError                   exit code 2: what the user can mend
+    ├── UserError                   exit code 2: what the user can fix
     │   ├── ConfigError             a field of the YAML, a flag, a setting, a launch parameter
     │   ├── AuthError               no key, a key file others can read, a refused key
     │   └── AccountError            the account may not do this
     ├── RefusedError                exit code 3: refused for money or capacity
-    │   ├── BudgetError             a cap of the user's would be passed
-    │   ├── CapacityError           Lambda has no such machine now
+    │   ├── BudgetError             a cap of the YAML would be exceeded
+    │   ├── CapacityError           Lambda has no capacity for it now
     │   └── QuotaError              the account's quota is used up
     ├── NotFoundError               the thing is not there (any more)
     ├── ConflictError               not in the thing's present state
@@ -15,11 +15,11 @@
     │   ├── RateLimitedError        too many requests; this one was not executed
     │   └── ProtocolError           an answer that is not what Lambda documents
     ├── AmbiguousLaunchError        a launch whose outcome could not be learned in time
-    ├── TeardownUnverifiedError  a teardown that could not verify that nothing bills
+    ├── TeardownUnverifiedError     a teardown that could not verify that nothing bills
     ├── StateError                  the local state file cannot be used
     └── MonitorError                the head's autoscaler does not run
 
-Every message is one line: what is wrong, where, and the mend where there is one. What came
+Every message is one line: what is wrong, where, and the fix where there is one. What came
 from Lambda also carries `code` (Lambda's own, or None) and `status` (HTTP, or None).
 `not_executed` is True only where the request surely changed nothing; a launch that failed
 with anything else may have made a machine.
@@ -27,7 +27,7 @@ with anything else may have made a machine.
 
 
 class AutoscalerError(Exception):
-    """Anything the provider stops for that it understands.
+    """The root: an error whose message is one line for the user, without a traceback.
 
     All arguments travel in `args`, so that an error survives pickling between processes.
     """
@@ -52,13 +52,13 @@ class AutoscalerError(Exception):
 
 
 class UserError(AutoscalerError):
-    """A mistake, or a surrounding, that the user can mend."""
+    """A mistake in the configuration or the environment that the user can fix."""
 
     exit_code = 2
 
 
 class ConfigError(UserError):
-    """A field that cannot be used. Ours start with the field's name."""
+    """A field that cannot be used; messages of our own start with the field's name."""
 
 
 class AuthError(UserError):
@@ -76,7 +76,7 @@ class RefusedError(AutoscalerError):
 
 
 class BudgetError(RefusedError):
-    """A launch that would pass one of the user's caps, or whose price is unknown."""
+    """A launch that would exceed a budget cap of the YAML, or whose price is unknown."""
 
 
 class CapacityError(RefusedError):
@@ -102,7 +102,7 @@ class UnavailableError(AutoscalerError):
 
 
 class RateLimitedError(UnavailableError):
-    """429: this request was not executed. `retry_after_s` is Lambda's wish, or None;
+    """429: this request was not executed. `retry_after_s` is Lambda's Retry-After, or None;
     `next_try_s` the epoch second before which this machine sends no such request."""
 
     retry_after_s: float | None = None
@@ -114,7 +114,7 @@ class ProtocolError(UnavailableError):
 
 
 class AmbiguousLaunchError(AutoscalerError):
-    """A launch that may or may not have made a machine; a late arrival will be collected."""
+    """A launch of unknown outcome; a machine that appears late will be terminated."""
 
 
 class TeardownUnverifiedError(AutoscalerError):

@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 MAX_FILE_BYTES = 5 * 1024 * 1024
-"""About 25,000 events; the file before it is kept beside it."""
+"""About 25,000 events; one older file is kept as well."""
 SELDOM_S = 60.0
 """Between two events of one kind of which there may be many."""
 WATCHING, LIST_FAILED = "watching", "list-failed"
-"""Of a head's autoscaler (`pid`): it has read its first list, and so is at work; it cannot."""
+"""Events of a head's autoscaler (`pid`): it has read its first list and works; it cannot."""
 
 Field = str | int | float | bool | None
 
@@ -29,7 +29,7 @@ class EventLog:
         self.path = path
         self.clock = clock
         self._lock = threading.Lock()
-        self._said: dict[str, tuple[Field, ...]] = {}
+        self._last_fields: dict[str, tuple[Field, ...]] = {}
         self._seldom: dict[str, tuple[float, int]] = {}
 
     def write(self, event: str, **fields: Field) -> None:
@@ -48,11 +48,11 @@ class EventLog:
 
         For what is true for a while and found again every few seconds.
         """
-        said = (event, *(value for _, value in sorted(fields.items())))
+        found = (event, *(value for _, value in sorted(fields.items())))
         with self._lock:
-            if self._said.get(topic) == said:
+            if self._last_fields.get(topic) == found:
                 return False
-            self._said[topic] = said
+            self._last_fields[topic] = found
         self.write(event, **fields)
         return True
 

@@ -21,7 +21,7 @@ from autoscaler.instances.unavailable_offerings import UnavailableOfferings
 from autoscaler.lambda_cloud.catalog import CatalogSource
 from autoscaler.lambda_cloud.client import LambdaClient
 from autoscaler.lambda_cloud.credentials import ApiKey, api_url, home_dir, load_api_key, on_head
-from autoscaler.lambda_cloud.rate_limit import Pacer, Turn
+from autoscaler.lambda_cloud.rate_limit import SharedRateLimit, Turn
 from autoscaler.lambda_cloud.transport import Transport
 from autoscaler.money.ledger import Ledger
 from autoscaler.money.spend_sync import SpendSync
@@ -56,8 +56,8 @@ class Session:
         self.sleep = sleep
         self._state = state = State(home / "state.db", durable=durable)
         self.events = EventLog(home / "events.jsonl", clock)
-        pacer = Pacer(state, key.account, turn=turn, clock=clock, sleep=sleep)
-        transport = Transport(key, url, pacer, self.events, sleep=sleep, adapter=adapter)
+        rate_limit = SharedRateLimit(state, key.account, turn=turn, clock=clock, sleep=sleep)
+        transport = Transport(key, url, rate_limit, self.events, sleep=sleep, adapter=adapter)
         self.client = LambdaClient(transport)
         self.tags = TagStore(state)
         self.journal = Journal(state, key.account)

@@ -39,7 +39,7 @@ CREATE TABLE charges (
 );
 CREATE INDEX charges_by_cluster ON charges (cluster, closed);
 """
-_WHOSE_AND_WHAT_MAY_BE = """
+_ACCOUNTS_AND_HEAD_REPORTS = """
 ALTER TABLE intents ADD COLUMN account TEXT;
 ALTER TABLE charges ADD COLUMN account TEXT;
 ALTER TABLE charges ADD COLUMN reported_s REAL;
@@ -48,13 +48,13 @@ ALTER TABLE charges ADD COLUMN max_cents INTEGER
 """
 """`account` is None where an older version wrote the row. The others are a head's: until when
 its machines are known here, and the caps that they keep (None is none)."""
-_MIGRATIONS = (_FIRST, _WHOSE_AND_WHAT_MAY_BE)
+_MIGRATIONS = (_FIRST, _ACCOUNTS_AND_HEAD_REPORTS)
 """A file's `user_version` is how many of them it has."""
 
 
 class State:
-    """Makes the file at the first use. Raises StateError where it cannot be used, in every use
-    and not before: what ends machines must go on without it."""
+    """Creates the file at the first use. Where it cannot be used, every use raises StateError and
+    the constructor does not: terminating machines must work without it."""
 
     def __init__(self, path: Path, *, durable: bool = True) -> None:
         """`durable=False` skips the flush to disk: for tests that simulate whole days."""
@@ -112,11 +112,11 @@ class State:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             self.path.chmod(0o600)
         except OSError as error:
-            raise StateError(f"{self.path}: the state file cannot be made: {error}") from None
+            raise StateError(f"{self.path}: the state file cannot be created: {error}") from None
         with self._writing() as connection:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version > len(_MIGRATIONS):
-                raise StateError(f"{self.path}: made by a newer raylambda: install that one")
+                raise StateError(f"{self.path}: written by a newer raylambda: install that version")
             for migration in _MIGRATIONS[version:]:
                 for statement in migration.split(";"):
                     connection.execute(statement)

@@ -1,7 +1,11 @@
-"""What `ray up` makes of the YAML: on the laptop, and for the head.
+"""Bootstrap: the configurations that `ray up` derives from the YAML, in the order Ray asks.
 
-Nothing here asks Lambda anything (but for a type that the packaged list does not know), so
-that the outcome is the same each time: Ray caches it, and `ray down` must work without it.
+    fill_resources      each node type gets the resources that its machines have
+    bootstrap           the laptop's: checked, with secrets as files to mount and an SSH key
+    prepare_for_head    the head's: its region and SSH key are fixed, its workers get no API key
+
+None of them sends a request (except for an instance type that the packaged price list lacks),
+so the outcome is the same each time: Ray caches it, and `ray down` must work without the cache.
 """
 
 from typing import Any
@@ -34,19 +38,20 @@ from autoscaler.session import open_session
 SSH_USER = "ubuntu"
 """The user of Lambda's images."""
 TOKEN_MODE = "export RAY_AUTH_MODE=token; "
-"""Without it a node that has lost its token would start open to its network."""
-_LISTS = (
+"""Before `ray start`: without it, a node whose token file is missing would run unauthenticated."""
+START_COMMANDS = ("head_start_ray_commands", "worker_start_ray_commands")
+LISTS_RAY_EXPECTS = (
     "initialization_commands",
-    "head_start_ray_commands",
-    "worker_start_ray_commands",
+    *START_COMMANDS,
     "cluster_synced_files",
 )
+"""Ray has no defaults for them with an external provider."""
 
 
 def fill_resources(config: dict[str, Any]) -> dict[str, Any]:
     """Gives node types without `resources` what all their candidates have.
 
-    Never raises: Ray would pass over it. What is wrong with the YAML is said by `bootstrap`.
+    Never raises: Ray ignores errors here. `bootstrap` reports what is wrong with the YAML.
     """
     catalog: Catalog | None = None
     for name, section in config["available_node_types"].items():
@@ -75,9 +80,9 @@ def bootstrap(config: dict[str, Any]) -> dict[str, Any]:
         REMOTE_RAY_TOKEN: str(files.ray_token),
         REMOTE_PYTHON_VERSION: str(files.python_version),
     }
-    for name in _LISTS:
+    for name in LISTS_RAY_EXPECTS:
         config[name] = list(config.get(name) or [])
-    for name in ("head_start_ray_commands", "worker_start_ray_commands"):
+    for name in START_COMMANDS:
         config[name] = [_with_token(command) for command in config[name]]
     _bootstrap_auth(config.setdefault("auth", {}), provider)
     provider[HEAD_TYPE] = config["head_node_type"]
@@ -89,7 +94,7 @@ def bootstrap(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_files(cluster: str, key: ApiKey, url: str) -> ClusterFiles:
-    """The files that the configuration names; the token is made once, the others each time."""
+    """The files that the configuration names; the token is created once, the others each time."""
     files = cluster_files(cluster)
     files.write_credentials(key, url)
     files.write_python_version()
@@ -100,19 +105,22 @@ def write_files(cluster: str, key: ApiKey, url: str) -> ClusterFiles:
 def prepare_for_head(
     config: dict[str, Any], region: str, ssh_key_name: str, former_charges: list[Row]
 ) -> dict[str, Any]:
-    """The head's configuration: its region is fixed, and its workers get no API key."""
+    """The head's configuration: its region is fixed, and its workers get no API key.
+
+    `former_charges` are the run's charges before this head, which count against its budget.
+    """
     provider = config["provider"]
     provider["regions"] = [region]
     provider["ssh_key_name"] = ssh_key_name
     provider[ON_HEAD] = True
     provider[FORMER_CHARGES] = former_charges
     provider.pop(PUBLIC_KEY, None)
-    # Made for the laptop: the head may have another.
+    # A path on the laptop.
     provider.pop("_config_cache_path", None)
     for path in (REMOTE_API_KEY, REMOTE_API_URL):
         config["file_mounts"].pop(path, None)
-    # Ray has merged them into head_setup_commands and worker_setup_commands, and would once
-    # more on the head: every worker would run them twice.
+    # Ray has merged them into head_setup_commands and worker_setup_commands, and would merge
+    # them again on the head: every worker would run them twice.
     config["setup_commands"] = []
     return config
 
@@ -126,7 +134,7 @@ def _bootstrap_auth(auth: dict[str, Any], provider: dict[str, Any]) -> None:
                 f"provider.ssh_key_name ({provider['ssh_key_name']!r})"
             )
         auth["ssh_private_key"] = str(own_private_key())
-    # Ray opens the file of this name on the head as well, where it is not.
+    # Ray would open this file on the head as well, where it does not exist.
     auth.pop("ssh_public_key", None)
     provider[PUBLIC_KEY] = public_key_of(auth["ssh_private_key"])
 

@@ -16,12 +16,12 @@
           instance_types: [gpu_1x_h100_sxm5, gpu_1x_a100]   # in order of preference
           regions: [us-east-1]              # optional: only there
           image: lambda-stack-22-04         # optional: an image family
-          filesystems: [checkpoints]        # optional: beside the provider's
+          filesystems: [checkpoints]        # optional: in addition to the provider's
         resources: {CPU: 26, GPU: 1}        # optional: what every candidate has, by default
 
-A launch hash is made of `node_config`, and decides whether Ray replaces the head: nothing that
-changes by itself may stand in it. What `ray up` finds out is kept in the provider section, in
-fields that start with an underscore, as Ray's own do there.
+Ray hashes `node_config` to decide whether it replaces the head, so nothing that changes by
+itself may be in it. What `ray up` finds out is kept in the provider section, in fields
+that start with an underscore, as Ray's own do.
 """
 
 from collections.abc import Mapping
@@ -82,7 +82,7 @@ class NodeConfig:
 
 @dataclass(frozen=True, slots=True)
 class NodeType:
-    """A node type with what Ray counts on. `resources` is empty where nothing was said."""
+    """A node type with the resources that Ray schedules; empty where the YAML gives none."""
 
     name: str
     config: NodeConfig
@@ -178,7 +178,7 @@ def parse_node_config(section: Section, where: str) -> NodeConfig:
 
 
 def parse_cluster(config: Section) -> ProviderConfig:
-    """The whole YAML, as Ray has prepared it. Raises ConfigError, naming the field."""
+    """The complete YAML, as Ray has prepared it. Raises ConfigError, naming the field."""
     check_cluster_name(str(config["cluster_name"]))
     provider = parse_provider(config["provider"])
     for name, section in cast(Section, config["available_node_types"]).items():

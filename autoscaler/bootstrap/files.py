@@ -44,7 +44,7 @@ class ClusterFiles:
         return self.folder / "python_version"
 
     def write_python_version(self) -> None:
-        """Ray wants one minor version of Python in the whole cluster: that of this process."""
+        """Ray wants one minor version of Python in a cluster: that of this process."""
         write_secret(self.python_version, f"{sys.version_info.major}.{sys.version_info.minor}")
 
     def write_credentials(self, key: ApiKey, url: str) -> None:
@@ -80,7 +80,7 @@ def cluster_files(cluster: str) -> ClusterFiles:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Whole or not at all, and never readable by others, not even for a moment. Raises ConfigError
+    """Atomically, and never readable by others, not even for a moment. Raises ConfigError
     where it cannot be written. What stands there already is not written again: `ray down` needs
     no room on the disk."""
     try:

@@ -1,4 +1,9 @@
-"""Does Lambda have what the YAML names? Asked once by `ray up`, before anything is launched."""
+"""Preflight: whether Lambda and the account have what the YAML names, and where the head can be.
+
+`ray up` asks once, before anything is launched. `check` answers with the regions in which the
+whole cluster could be; `head_regions` orders them, and `resolve_ssh_key` finds the key under
+which nodes are launched. Region and key are then fixed in the head's own configuration.
+"""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,50 +16,11 @@ from autoscaler.instances.unavailable_offerings import UnavailableOffering
 from autoscaler.lambda_cloud.catalog import Catalog
 from autoscaler.lambda_cloud.client import LambdaClient
 
-# What Ray may count on, whichever candidate of a node type it gets: the least of each.
-
 MEMORY_SHARE = 0.7
-"""Of a machine's memory; the rest is for the object store and the system."""
+"""The part of a machine's memory that Ray schedules; the rest is object store and system."""
 GIB = 1024**3
-_ACCELERATORS = {"v100": "V100", "a10": "A10", "a100": "A100", "h100": "H100", "b200": "B200"}
-"""Ray's names of the GPUs, by what stands in the names of Lambda's types."""
-
-
-def resources_of(candidates: Sequence[InstanceType]) -> dict[str, int]:
-    """Ray's resources of a node type; GPU and accelerator type only where all candidates agree."""
-    least = {
-        "CPU": min(candidate.vcpus for candidate in candidates),
-        "memory": int(min(c.memory_gib for c in candidates) * GIB * MEMORY_SHARE),
-    }
-    if gpus := min(candidate.gpus for candidate in candidates):
-        least["GPU"] = gpus
-        accelerators = {_accelerator(candidate.name) for candidate in candidates}
-        if len(accelerators) == 1 and (name := accelerators.pop()):
-            least[f"accelerator_type:{name}"] = 1
-    return least
-
-
-def check_resources(
-    where: str, resources: Mapping[str, float], candidates: Sequence[InstanceType]
-) -> None:
-    """Raises ConfigError where a candidate has less than Ray is told to count on."""
-    for candidate in candidates:
-        has = {
-            "CPU": candidate.vcpus,
-            "GPU": candidate.gpus,
-            "memory": candidate.memory_gib * GIB,
-        }
-        for name, amount in has.items():
-            if resources.get(name, 0) > amount:
-                raise ConfigError(
-                    f"{where}.resources.{name}: {resources[name]} is more than {candidate.name} "
-                    f"has ({amount})"
-                )
-
-
-def _accelerator(instance_type: str) -> str | None:
-    match = re.search(r"_\d+x_([a-z]+\d+)", instance_type)
-    return _ACCELERATORS.get(match[1]) if match else None
+ACCELERATORS = {"v100": "V100", "a10": "A10", "a100": "A100", "h100": "H100", "b200": "B200"}
+"""Ray's names of the GPUs, by their part of the names of Lambda's instance types."""
 
 
 def check(config: ProviderConfig, client: LambdaClient, catalog: Catalog) -> tuple[str, ...]:
@@ -72,7 +38,7 @@ def check(config: ProviderConfig, client: LambdaClient, catalog: Catalog) -> tup
 
 
 def candidates(node_type: NodeType, catalog: Catalog) -> list[InstanceType]:
-    """Raises ConfigError for an instance type that nobody knows."""
+    """A node type's instance types, in its order. Raises ConfigError for an unknown name."""
     found: list[InstanceType] = []
     for name in node_type.config.instance_types:
         instance_type = catalog.get(name)
@@ -137,9 +103,6 @@ def _check_images(node_types: Iterable[NodeType], client: LambdaClient) -> None:
             )
 
 
-# Where the head goes, and under which SSH key: found out by `ray up`, told to the head.
-
-
 def head_regions(
     config: ProviderConfig,
     head: NodeConfig,
@@ -179,3 +142,43 @@ def resolve_ssh_key(config: ProviderConfig, client: LambdaClient) -> str:
     if config.ssh_public_key is None:
         raise ValueError("the provider section was not bootstrapped")
     return ensure_registered(client, config.ssh_public_key)
+
+
+def resources_of(candidates: Sequence[InstanceType]) -> dict[str, int]:
+    """Ray's resources of a node type: the least that any candidate has, memory in bytes.
+
+    GPUs are left out where a candidate has none, the accelerator type where they differ.
+    """
+    least = {
+        "CPU": min(candidate.vcpus for candidate in candidates),
+        "memory": int(min(c.memory_gib for c in candidates) * GIB * MEMORY_SHARE),
+    }
+    if gpus := min(candidate.gpus for candidate in candidates):
+        least["GPU"] = gpus
+        accelerators = {_accelerator(candidate.name) for candidate in candidates}
+        if len(accelerators) == 1 and (name := accelerators.pop()):
+            least[f"accelerator_type:{name}"] = 1
+    return least
+
+
+def check_resources(
+    where: str, resources: Mapping[str, float], candidates: Sequence[InstanceType]
+) -> None:
+    """Raises ConfigError where a candidate has less than `resources` promise to Ray."""
+    for candidate in candidates:
+        has = {
+            "CPU": candidate.vcpus,
+            "GPU": candidate.gpus,
+            "memory": candidate.memory_gib * GIB,
+        }
+        for name, amount in has.items():
+            if resources.get(name, 0) > amount:
+                raise ConfigError(
+                    f"{where}.resources.{name}: {resources[name]} is more than {candidate.name} "
+                    f"has ({amount})"
+                )
+
+
+def _accelerator(instance_type: str) -> str | None:
+    match = re.search(r"_\d+x_([a-z]+\d+)", instance_type)
+    return ACCELERATORS.get(match[1]) if match else None

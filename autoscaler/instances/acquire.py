@@ -247,7 +247,7 @@ class Acquirer:
             self._mark_unavailable(spec, EVERYWHERE, Reason.REFUSED_KEY, error)
             raise
         except RateLimitedError as error:
-            # Not executed, and the pacer makes the next slot wait for it.
+            # Not executed, and the rate limit makes the next slot wait for it.
             self._unavailable.release_probe(offering)
             next_try_s = error.next_try_s or self._clock()
             self._write_event("launch-rate-limited", spec, offering, next_try_s, code=error.code)

@@ -40,7 +40,7 @@ class LambdaClient:
     # Instances
 
     def list_instances(self) -> tuple[Instance, ...]:
-        """All instances that the key can see, whole or not at all; one per id."""
+        """All instances that the key can see, one per id; never a part of the list."""
         found = (read_instance(item, where) for item, where in self._items("/instances"))
         return tuple({instance.id: instance for instance in found}.values())
 

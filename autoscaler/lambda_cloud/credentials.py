@@ -1,4 +1,4 @@
-"""Where the API key, the API's address and our own folder come from; the key cannot be printed."""
+"""Credentials: the API key (which cannot be printed), the API's address, and our own folder."""
 
 import hashlib
 import ipaddress
@@ -69,7 +69,7 @@ def own_cluster() -> str:
 def load_api_key(env: Mapping[str, str] = os.environ, key_file: Path | None = None) -> ApiKey:
     """LAMBDA_API_KEY, else the key file (~/.raylambda/api_key, which must be 0600).
 
-    Raises AuthError with the mend when there is none, or when others can read the file.
+    Raises AuthError with the fix when there is none, or when others can read the file.
     """
     if value := env.get("LAMBDA_API_KEY", "").strip():
         return ApiKey(value)

@@ -1,4 +1,4 @@
-"""The account's request rate, shared by every thread and process of this machine.
+"""Rate limit: the account's request rate, shared by all threads and processes of this machine.
 
 Lambda allows an account one request a second and one launch in twelve. A request claims its
 moment in the state file before it is sent; nobody claims the future, so a launch that waits
@@ -8,8 +8,8 @@ A cluster's laptop and head share no file. They take turns by the clock on the w
 machines keep equal to a few milliseconds: neither is ever too soon after the other. Heads of
 several clusters on one account have the same turn and may collide; a 429 then parts them.
 
-Where the state file cannot be used, a process keeps a pace of its own, so that machines can
-still be found and ended. Launches then get no slot.
+Where the state file cannot be used, a process limits its own rate, so that machines can
+still be found and terminated. Launches then get no slot.
 """
 
 import enum
@@ -52,7 +52,7 @@ class Turn(enum.Enum):
     HEAD = ROUND_S / 2
 
 
-class Pacer:
+class SharedRateLimit:
     """`clock` must be shared by the processes (epoch seconds); one set back is noticed."""
 
     def __init__(
@@ -89,7 +89,7 @@ class Pacer:
                 return now_s
             if deadline_s is not None and free_s > deadline_s:
                 raise UnavailableError(
-                    f"the account's rate leaves no {lane} request before the deadline "
+                    f"the account's rate limit leaves no {lane} request before the deadline "
                     f"({free_s - now_s:.0f} s to wait)",
                     not_executed=True,
                 )

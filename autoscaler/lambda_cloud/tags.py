@@ -37,7 +37,7 @@ CREATED = "raylambda-created"
 """Epoch second of the launch: Lambda shows no creation time."""
 
 CHECKED = "raylambda-checked"
-"""Local tag of a node that has passed its gate: it is not asked again."""
+"""Local tag of a node that has passed its health check: it is not checked again."""
 
 MUTABLE = frozenset({NODE_STATUS, RUNTIME_CONFIG, FILE_MOUNTS})
 REQUIRED = (NODE_KIND, USER_NODE_TYPE, CLUSTER, NONCE)

@@ -1,6 +1,6 @@
-"""One HTTP request to Lambda: auth, pace, timeouts, retries, and errors of our own tree.
+"""HTTP transport: one request to Lambda with auth, rate limit, timeouts, retries and our errors.
 
-What may be sent twice is for the caller to say. The key goes to the configured address only
+The caller says what may be sent twice. The key goes to the configured address only
 (no redirects) and appears in no error, log, URL or repr.
 """
 
@@ -39,7 +39,7 @@ MAX_ATTEMPTS = 4
 BACKOFF_S = 1.0
 """First pause before a retry; it doubles, and its upper half is random (laptop and head differ)."""
 MAX_RETRY_AFTER_S = 30.0
-"""A longer wish than this is handed to the caller as an error, not slept through."""
+"""A longer Retry-After is raised as an error, not slept through."""
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """About 25,000 instances."""
 USER_AGENT = "raylambda/0.1"
@@ -47,8 +47,8 @@ USER_AGENT = "raylambda/0.1"
 logger = logging.getLogger(__name__)
 
 
-class Gate(Protocol):
-    """Shares the account's rate; `autoscaler.lambda_cloud.rate_limit.Pacer` is the real one."""
+class RateLimit(Protocol):
+    """Shares the account's rate; `rate_limit.SharedRateLimit` is the real one."""
 
     def wait(self, lane: Lane, deadline_s: float | None = None) -> object:
         """Blocks until a request may be sent; UnavailableError if not before `deadline_s`."""
@@ -85,7 +85,7 @@ class Transport:
         self,
         key: ApiKey,
         base_url: str,
-        gate: Gate,
+        rate_limit: RateLimit,
         events: EventLog,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -95,7 +95,7 @@ class Transport:
     ) -> None:
         self._key = key
         self._base_url = base_url.rstrip("/")
-        self._gate = gate
+        self._rate_limit = rate_limit
         self._events = events
         self._clock = clock
         self._sleep = sleep
@@ -112,7 +112,7 @@ class Transport:
             self._session.mount(self._base_url, adapter)
 
     def wait_for_slot(self, lane: Lane, deadline_s: float | None = None) -> None:
-        self._gate.wait(lane, deadline_s)
+        self._rate_limit.wait(lane, deadline_s)
 
     def send(
         self,
@@ -130,7 +130,7 @@ class Transport:
         at most MAX_ATTEMPTS times in all; any other is retried on 429 only (not executed).
         """
         for attempt in range(MAX_ATTEMPTS):
-            self._gate.wait(lane)
+            self._rate_limit.wait(lane)
             try:
                 return self.send_once(method, path, body=body, params=params, lane=lane)
             except UnavailableError as error:
@@ -138,7 +138,7 @@ class Transport:
                 if last or not (repeatable or error.not_executed):
                     raise
                 pause_s = self._pause_s(error, attempt)
-                self._tell(method, path, error, pause_s)
+                self._log_retry(method, path, error, pause_s)
                 self._sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
@@ -146,11 +146,11 @@ class Transport:
         if isinstance(error, RateLimitedError):
             if (error.retry_after_s or 0.0) > MAX_RETRY_AFTER_S:
                 raise error
-            return 0.0  # the gate now holds everyone back for as long as Lambda asks
+            return 0.0  # the rate limit now holds everyone back for as long as Lambda asks
         return BACKOFF_S * 2**attempt * (0.5 + 0.5 * self._jitter())
 
-    def _tell(self, method: str, path: str, error: UnavailableError, pause_s: float) -> None:
-        """Every retry counts; one of a kind is written in a minute."""
+    def _log_retry(self, method: str, path: str, error: UnavailableError, pause_s: float) -> None:
+        """Counts every retry, and writes at most one event of a kind in a minute."""
         next_try_s = self._events.clock() + pause_s
         if isinstance(error, RateLimitedError) and error.next_try_s:
             next_try_s = error.next_try_s
@@ -181,7 +181,7 @@ class Transport:
             error = self._error_of(answer, where)
             if isinstance(error, RateLimitedError):
                 error.retry_after_s = retry_after_s
-                error.next_try_s = self._gate.back_off(lane, retry_after_s)
+                error.next_try_s = self._rate_limit.back_off(lane, retry_after_s)
             raise error
         if not isinstance(answer.body, dict):
             raise ProtocolError(f"{where}: the answer is not a JSON object", status=answer.status)

@@ -25,7 +25,7 @@ from autoscaler.lambda_cloud import tags
 from autoscaler.lambda_cloud.catalog import CatalogSource
 from autoscaler.lambda_cloud.client import LambdaClient
 from autoscaler.lambda_cloud.credentials import ApiKey
-from autoscaler.lambda_cloud.rate_limit import Pacer
+from autoscaler.lambda_cloud.rate_limit import SharedRateLimit
 from autoscaler.lambda_cloud.transport import Transport
 from autoscaler.money.budget import Caps
 from autoscaler.money.ledger import Ledger
@@ -81,7 +81,7 @@ class ScriptedAdapter(BaseAdapter):
         return [json.loads(r.body) if r.body else None for r in self.requests]
 
 
-class OpenGate:
+class NoRateLimit:
     """Lets everything pass, and notes what it was asked."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class OpenGate:
 class Wired:
     client: LambdaClient
     adapter: ScriptedAdapter
-    gate: OpenGate
+    rate_limit: NoRateLimit
     sleeps: list[float]
 
 
@@ -109,18 +109,18 @@ def scripted(
     clock: Callable[[], float] = lambda: 0.0,
     events: EventLog = NO_EVENTS,
 ) -> Wired:
-    adapter, gate, sleeps = ScriptedAdapter(*answers), OpenGate(), []
+    adapter, rate_limit, sleeps = ScriptedAdapter(*answers), NoRateLimit(), []
     transport = Transport(
         ApiKey(SECRET),
         URL,
-        gate,
+        rate_limit,
         events,
         clock=clock,
         sleep=sleeps.append,
         jitter=lambda: 1.0,
         adapter=adapter,
     )
-    return Wired(LambdaClient(transport), adapter, gate, sleeps)
+    return Wired(LambdaClient(transport), adapter, rate_limit, sleeps)
 
 
 def error_body(code: str, message: str = "no") -> dict[str, Any]:
@@ -166,7 +166,7 @@ class Host:
         self.key = ApiKey("sim")
         self.state = State(folder / "state.db", durable=False)
         self.events = EventLog(folder / "events.jsonl", clock)
-        self.pacer = Pacer(
+        self.rate_limit = SharedRateLimit(
             self.state,
             self.key.account,
             clock=clock,
@@ -176,7 +176,7 @@ class Host:
         transport = Transport(
             self.key,
             url or URL,
-            self.pacer,
+            self.rate_limit,
             self.events,
             clock=clock,
             sleep=go,

@@ -131,5 +131,5 @@ def test_a_file_of_the_first_version_keeps_its_records(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StateError, match="cannot be made"):
+    with pytest.raises(StateError, match="cannot be created"):
         TagStore(State(tmp_path / "file" / "state.db")).all()

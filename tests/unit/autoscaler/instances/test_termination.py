@@ -8,7 +8,7 @@ from autoscaler.simulator import FailNext, Outage, RevokeKey
 from autoscaler.state import State
 from tests.unit.autoscaler.lambda_rig import (
     Host,
-    OpenGate,
+    NoRateLimit,
     Scripted,
     error_body,
     instance_json,
@@ -21,7 +21,7 @@ UNKNOWN = Scripted(400, error_body("global/unknown"))
 
 
 def terminator(wired, tmp_path):
-    assert isinstance(wired.gate, OpenGate)
+    assert isinstance(wired.rate_limit, NoRateLimit)
     ledger = Ledger(State(tmp_path / "state.db", durable=False), "a1")
     return Terminator(
         wired.client, ledger, EventLog(tmp_path / "e.jsonl", lambda: 0.0), lambda: 0.0

@@ -106,15 +106,15 @@ def test_reads_are_retried_a_bounded_number_of_times(answer):
     wired = scripted(*[answer] * MAX_ATTEMPTS)
     with pytest.raises(UnavailableError):
         wired.client.list_instances()
-    assert wired.gate.waits == [Lane.GENERAL] * MAX_ATTEMPTS
+    assert wired.rate_limit.waits == [Lane.GENERAL] * MAX_ATTEMPTS
 
 
-def test_pauses_double_and_a_429_leaves_the_waiting_to_the_gate():
+def test_pauses_double_and_a_429_leaves_the_waiting_to_the_rate_limit():
     limited = Scripted(429, headers={"Retry-After": "7"}, raw=b"")
     wired = scripted(BUSY, BUSY, limited, listing())
     wired.client.list_instances()
     assert wired.sleeps == [1.0, 2.0, 0.0]
-    assert wired.gate.back_offs == [(Lane.GENERAL, 7.0)]
+    assert wired.rate_limit.back_offs == [(Lane.GENERAL, 7.0)]
 
 
 def test_retries_are_told_with_code_and_next_try_one_of_a_kind_a_minute(tmp_path, caplog):
@@ -129,7 +129,7 @@ def test_retries_are_told_with_code_and_next_try_one_of_a_kind_a_minute(tmp_path
     told = [(e["request"], e["code"], e["next_try"], e.get("left_out")) for e in log.tail(9)]
     assert told == [
         ("GET /instances", "global/internal-error", "2027-01-15T08:00:01Z", None),
-        ("GET /instances", "global/rate-limited", "1970-01-01T00:00:07Z", None),  # the gate's word
+        ("GET /instances", "global/rate-limited", "1970-01-01T00:00:07Z", None),  # the rate limit's
         ("GET /instances", "global/internal-error", "2027-01-15T08:01:02Z", 1),
     ]
     assert caplog.text.count("sent again at 2027-") == 2
@@ -202,7 +202,7 @@ def test_terminate_is_repeated():
     done = Scripted(body={"data": {"terminated_instances": [instance_json(status="terminating")]}})
     wired = scripted(BUSY, done)
     assert wired.client.terminate(["i1"])[0].status is Status.TERMINATING
-    assert wired.gate.waits == [Lane.TERMINATE] * 2
+    assert wired.rate_limit.waits == [Lane.TERMINATE] * 2
     assert scripted().client.terminate([]) == ()
 
 

@@ -10,7 +10,7 @@ from autoscaler.errors import UnavailableError
 from autoscaler.lambda_cloud.client import LambdaClient
 from autoscaler.lambda_cloud.credentials import ApiKey
 from autoscaler.lambda_cloud.transport import Transport
-from tests.unit.autoscaler.lambda_rig import NO_EVENTS, SECRET, OpenGate
+from tests.unit.autoscaler.lambda_rig import NO_EVENTS, SECRET, NoRateLimit
 
 LAUNCH = LaunchRequest("us-west-1", "gpu_1x_a10", "k", "ray-demo-w-0", {"ray-node-type": "worker"})
 
@@ -26,7 +26,7 @@ def over_network(port: int) -> LambdaClient:
     transport = Transport(
         ApiKey(SECRET),
         f"http://127.0.0.1:{port}/api/v1",
-        OpenGate(),
+        NoRateLimit(),
         NO_EVENTS,
         sleep=lambda s: None,
     )
@@ -72,7 +72,7 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch, closed_port):
         thread = threading.Thread(target=answer)
         thread.start()
         transport = Transport(
-            ApiKey(SECRET), "http://10.0.0.1/api/v1", OpenGate(), NO_EVENTS, sleep=lambda s: None
+            ApiKey(SECRET), "http://10.0.0.1/api/v1", NoRateLimit(), NO_EVENTS, sleep=lambda s: None
         )
         monkeypatch.delenv("http_proxy")
         transport.send("POST", "/x", body={}, repeatable=False)

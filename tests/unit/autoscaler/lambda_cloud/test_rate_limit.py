@@ -14,7 +14,7 @@ from autoscaler.lambda_cloud.rate_limit import (
     REQUEST_INTERVAL_S,
     ROUND_S,
     TURN_S,
-    Pacer,
+    SharedRateLimit,
     Turn,
 )
 from autoscaler.state import State
@@ -32,8 +32,8 @@ class Time:
         self.now_s += seconds
 
 
-def make(path: Path, time_: Time, account: str = "a", turn: Turn | None = None) -> Pacer:
-    return Pacer(
+def make(path: Path, time_: Time, account: str = "a", turn: Turn | None = None) -> SharedRateLimit:
+    return SharedRateLimit(
         State(path, durable=False),
         account,
         turn=turn,
@@ -49,7 +49,7 @@ def time_():
 
 
 @pytest.fixture
-def pacer(tmp_path, time_):
+def rate_limit(tmp_path, time_):
     return make(tmp_path / "state.db", time_)
 
 
@@ -65,11 +65,11 @@ steps = st.lists(
 def test_the_account_never_gets_more_than_its_rate(tmp_path_factory, steps, turn):
     path = tmp_path_factory.mktemp("pace") / "state.db"
     time_ = Time()
-    pacers = [make(path, time_, turn=turn) for _ in range(3)]
+    rate_limits = [make(path, time_, turn=turn) for _ in range(3)]
     sent: list[tuple[float, Lane]] = []
     for who, lane, pause_s in steps:
         time_.now_s += pause_s
-        sent.append((pacers[who].wait(lane), lane))
+        sent.append((rate_limits[who].wait(lane), lane))
     all_s = [at for at, _ in sent]
     launches_s = [at for at, lane in sent if lane is Lane.LAUNCH]
     for moments, interval_s in ((all_s, REQUEST_INTERVAL_S), (launches_s, LAUNCH_INTERVAL_S)):
@@ -77,43 +77,43 @@ def test_the_account_never_gets_more_than_its_rate(tmp_path_factory, steps, turn
         assert all(gap >= interval_s - 1e-6 for gap in gaps)
 
 
-def test_a_launch_that_waits_blocks_no_list(pacer, time_):
-    pacer.wait(Lane.LAUNCH)
+def test_a_launch_that_waits_blocks_no_list(rate_limit, time_):
+    rate_limit.wait(Lane.LAUNCH)
     started_s = time_.now_s
     with pytest.raises(UnavailableError):
-        pacer.wait(Lane.LAUNCH, deadline_s=started_s + 5)
-    assert pacer.wait(Lane.GENERAL) - started_s == pytest.approx(1.0)
+        rate_limit.wait(Lane.LAUNCH, deadline_s=started_s + 5)
+    assert rate_limit.wait(Lane.GENERAL) - started_s == pytest.approx(1.0)
 
 
-def test_a_deadline_that_cannot_be_met_fails_at_once_and_proves_it(pacer, time_):
-    pacer.wait(Lane.LAUNCH)
+def test_a_deadline_that_cannot_be_met_fails_at_once_and_proves_it(rate_limit, time_):
+    rate_limit.wait(Lane.LAUNCH)
     before_s = time_.now_s
     with pytest.raises(UnavailableError, match="12 s to wait") as caught:
-        pacer.wait(Lane.LAUNCH, deadline_s=before_s + 11)
+        rate_limit.wait(Lane.LAUNCH, deadline_s=before_s + 11)
     assert caught.value.not_executed and time_.now_s == before_s
-    assert pacer.wait(Lane.LAUNCH, deadline_s=before_s + 13) == pytest.approx(before_s + 12)
+    assert rate_limit.wait(Lane.LAUNCH, deadline_s=before_s + 13) == pytest.approx(before_s + 12)
 
 
 def test_a_waiting_termination_goes_before_what_else_waits(tmp_path, time_):
-    pacer, other = (make(tmp_path / "state.db", time_) for _ in range(2))
-    pacer.wait(Lane.GENERAL)
+    rate_limit, other = (make(tmp_path / "state.db", time_) for _ in range(2))
+    rate_limit.wait(Lane.GENERAL)
     start_s = time_.now_s
     # The termination asks and starts to wait; a list asks right after it.
     with pytest.raises(UnavailableError):
-        pacer.wait(Lane.TERMINATE, deadline_s=start_s)
+        rate_limit.wait(Lane.TERMINATE, deadline_s=start_s)
     with pytest.raises(UnavailableError):
         other.wait(Lane.GENERAL, deadline_s=start_s + 1.5)
-    assert pacer.wait(Lane.TERMINATE) == pytest.approx(start_s + 1)
+    assert rate_limit.wait(Lane.TERMINATE) == pytest.approx(start_s + 1)
     assert other.wait(Lane.GENERAL) == pytest.approx(start_s + 2)
 
 
 def test_a_terminator_that_dies_waiting_holds_nobody_for_long(tmp_path, time_):
-    pacer = make(tmp_path / "state.db", time_)
-    pacer.wait(Lane.GENERAL)
+    rate_limit = make(tmp_path / "state.db", time_)
+    rate_limit.wait(Lane.GENERAL)
     start_s = time_.now_s
     with pytest.raises(UnavailableError):
-        pacer.wait(Lane.TERMINATE, deadline_s=start_s)
-    assert pacer.wait(Lane.GENERAL) == pytest.approx(start_s + 2)
+        rate_limit.wait(Lane.TERMINATE, deadline_s=start_s)
+    assert rate_limit.wait(Lane.GENERAL) == pytest.approx(start_s + 2)
 
 
 @pytest.mark.parametrize(
@@ -126,23 +126,23 @@ def test_a_terminator_that_dies_waiting_holds_nobody_for_long(tmp_path, time_):
     ],
 )
 def test_a_429_makes_everyone_wait(tmp_path, time_, lane, delay_s, pause_s):
-    pacer, other = (make(tmp_path / "state.db", time_) for _ in range(2))
+    rate_limit, other = (make(tmp_path / "state.db", time_) for _ in range(2))
     start_s = time_.now_s
-    pacer.back_off(lane, delay_s)
+    rate_limit.back_off(lane, delay_s)
     assert other.wait(lane) == pytest.approx(start_s + pause_s)
 
 
-def test_a_429_of_a_launch_stops_no_list(pacer, time_):
+def test_a_429_of_a_launch_stops_no_list(rate_limit, time_):
     start_s = time_.now_s
-    pacer.back_off(Lane.LAUNCH, 30.0)
-    assert pacer.wait(Lane.GENERAL) == start_s
+    rate_limit.back_off(Lane.LAUNCH, 30.0)
+    assert rate_limit.wait(Lane.GENERAL) == start_s
 
 
-def test_a_clock_that_is_set_back_stops_nobody(pacer, time_):
-    pacer.wait(Lane.LAUNCH)
+def test_a_clock_that_is_set_back_stops_nobody(rate_limit, time_):
+    rate_limit.wait(Lane.LAUNCH)
     time_.now_s -= 1_000_000
     start_s = time_.now_s
-    assert pacer.wait(Lane.LAUNCH) == start_s
+    assert rate_limit.wait(Lane.LAUNCH) == start_s
 
 
 def test_accounts_do_not_share(tmp_path, time_):
@@ -171,20 +171,20 @@ def test_laptop_and_head_are_never_too_soon_after_each_other(tmp_path_factory, s
 
 def test_a_turn_that_is_missed_comes_again(tmp_path, time_):
     time_.now_s = 1_000 * ROUND_S + 2 * TURN_S
-    pacer = make(tmp_path / "state.db", time_, turn=Turn.LAPTOP)
-    assert pacer.wait(Lane.GENERAL) == pytest.approx(1_001 * ROUND_S)
-    assert pacer.wait(Lane.LAUNCH) == pytest.approx(1_002 * ROUND_S)
-    assert pacer.wait(Lane.LAUNCH) == pytest.approx(1_007 * ROUND_S)
+    rate_limit = make(tmp_path / "state.db", time_, turn=Turn.LAPTOP)
+    assert rate_limit.wait(Lane.GENERAL) == pytest.approx(1_001 * ROUND_S)
+    assert rate_limit.wait(Lane.LAUNCH) == pytest.approx(1_002 * ROUND_S)
+    assert rate_limit.wait(Lane.LAUNCH) == pytest.approx(1_007 * ROUND_S)
 
 
 def _send(path: str, speed: float, count: int, out: multiprocessing.SimpleQueue) -> None:
-    pacer = Pacer(
+    rate_limit = SharedRateLimit(
         State(Path(path), durable=False),
         "a",
         clock=lambda: time.monotonic() * speed,
         sleep=lambda seconds: time.sleep(seconds / speed),
     )
-    out.put([pacer.wait(Lane.GENERAL) for _ in range(count)])
+    out.put([rate_limit.wait(Lane.GENERAL) for _ in range(count)])
 
 
 def test_processes_share_one_rate(tmp_path):
