@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,59 @@ def test_a_missing_file_is_found_before_ray_starts(
 def test_a_recipes_limit_can_be_lifted_and_older_names_are_taken() -> None:
     (sae, probe, _, _), _ = pipeline.parse(["--max-steps", "none", "--num-epochs", "9"])
     assert (sae.max_steps, sae.epochs, probe.epochs) == (None, 9, 9)
+
+
+SAE_RESULT = {"fvu": 0.5, "dead_share": 0.0, "steps": 7, "stopped_early": False}
+SWEEP_RESULT = {"best": {"k": 3}, "best_metric": 0.25}
+F1 = {"overall": 0.5, "by_language": {"en": 0.5}}
+LAST_LINES = {
+    "ray_jobs.pipeline": (
+        "ray_jobs.pipeline_job.run_pipeline",
+        SAE_RESULT | {"f1": {"latents": F1, "raw": F1}},
+        "file://{run}/manifest.json",
+    ),
+    "ray_jobs.sae.train": ("ray_jobs.sae.job.run", SAE_RESULT, "sae    {run}/sae_final.pt"),
+    "ray_jobs.sae.sweep": (
+        "ray_jobs.sae.trials.sweep_sae",
+        SWEEP_RESULT,
+        "sweep  {run}/best, {run}/sweep.html",
+    ),
+    "ray_jobs.waltzrl.train": (
+        "ray_jobs.waltzrl.job.train_waltz",
+        {"asr": 0.5, "kl": None},
+        "waltz  file://{run}",
+    ),
+    "ray_jobs.waltzrl.sweep": (
+        "ray_jobs.waltzrl.trials.sweep_waltz",
+        SWEEP_RESULT,
+        "sweep  {run}/best, {run}/sweep.html",
+    ),
+    "ray_jobs.waltzrl.evaluate": (
+        "ray_jobs.waltzrl.evaluation_job.evaluate",
+        {},
+        "waltz  file://{run}",
+    ),
+}
+"""What a command calls, what that gives, and the last line that the command then prints."""
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("command", LAST_LINES)
+def test_a_command_run_with_m_prints_its_result(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job, result, line = LAST_LINES[command]
+    monkeypatch.setattr("ray_jobs.runtime.fit.connect", lambda: None)
+    monkeypatch.setattr(job, lambda *_, **__: result)
+    monkeypatch.setattr("ray_jobs.waltzrl.evaluation.report.text_table", lambda _: [])
+    monkeypatch.setattr(sys, "argv", [command, "--output-dir", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(command, run_name="__main__", alter_sys=True)
+    assert not ended.value.code
+    assert capsys.readouterr().out.splitlines()[-1] == line.format(run=tmp_path)
 
 
 def test_a_command_prints_under_the_name_of_its_module() -> None:
