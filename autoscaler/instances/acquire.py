@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 class Choice:
     """Where a node may be: types in order of preference, regions in order, and what it may cost."""
 
-    candidates: Sequence[str]
+    instance_types: Sequence[str]
     regions: Sequence[str]
     caps: Caps
 
@@ -62,7 +62,7 @@ class Plan:
 
 
 def plan(
-    candidates: Sequence[str],
+    instance_types: Sequence[str],
     regions: Sequence[str],
     advertised: AbstractSet[Offering] | None,
     unavailable: Iterable[UnavailableOffering],
@@ -75,7 +75,7 @@ def plan(
     known = list(unavailable)
     order: list[Offering] = []
     refused: dict[Offering, tuple[float, Reason]] = {}
-    for offering in dict.fromkeys(Offering(name, r) for name in candidates for r in regions):
+    for offering in dict.fromkeys(Offering(name, r) for name in instance_types for r in regions):
         is_advertised = advertised is not None and offering in advertised
         waits = [
             (retry_s(u, advertised=is_advertised), u.reason) for u in known if u.covers(offering)
@@ -142,7 +142,7 @@ class Offerings:
     def _plan(self) -> Plan:
         choice, advertised = self.choice, self.catalog.advertised
         unavailable = self.unavailable.all()
-        return plan(choice.candidates, choice.regions, advertised, unavailable, self.clock())
+        return plan(choice.instance_types, choice.regions, advertised, unavailable, self.clock())
 
     def _candidate(self, offering: Offering) -> Candidate:
         price = self.catalog.price_cents_per_hour(offering.instance_type)
@@ -167,7 +167,7 @@ class Offerings:
         return BudgetError(f"{offering} is not launched{others}: {reason}")
 
     def _capacity_error(self, found: Plan) -> CapacityError:
-        names, regions = ", ".join(self.choice.candidates), ", ".join(self.choice.regions)
+        names, regions = ", ".join(self.choice.instance_types), ", ".join(self.choice.regions)
         text = f"no capacity for {names or 'no types'} in {regions or 'no regions'}"
         if found.unavailable:
             offering, (at_s, reason) = min(found.unavailable.items(), key=lambda item: item[1][0])

@@ -27,6 +27,8 @@ KEEP_S = 7 * 86_400.0
 
 
 class Outcome(enum.StrEnum):
+    """Of an intent; the state file has the values."""
+
     OPEN = "open"
     ADOPTED = "adopted"
     REFUSED = "refused"
@@ -69,6 +71,8 @@ its open intents."""
 
 
 class Journal:
+    """Safe for many threads and processes; every method raises StateError."""
+
     def __init__(self, state: State, account: str) -> None:
         """`account` is the key's: what is written from now on is its own."""
         self._state = state

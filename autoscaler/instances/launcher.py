@@ -78,6 +78,9 @@ class NodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class Launched:
+    """An instance that Lambda has made, which no list may show yet. `created_s` is when its launch
+    was recorded, in epoch seconds."""
+
     instance_id: str
     nonce: str
     offering: Offering

@@ -33,6 +33,8 @@ class Reason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BackOff:
+    """Seconds without a launch after the first failure, doubled with each, up to `max_s`."""
+
     first_s: float
     max_s: float
     probe_s: float = 120.0
