@@ -1,6 +1,8 @@
-"""`raylambda status` as text: what runs and costs, what is closed until when, what happened."""
+"""`raylambda status`: what runs and costs, which offerings are unavailable, what happened.
 
-import argparse
+From this machine's records, Lambda's list as it is now, and the heads, which are asked over ssh.
+"""
+
 import json
 import sys
 import time
@@ -151,35 +153,21 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     ]
 
 
-# `raylambda status`: this machine's state, Lambda's list as it is now, what the heads know.
+def run(cluster: str | None, last_events: int, *, local: bool, as_json: bool) -> int:
+    """Prints this machine's records, Lambda's list as it is now, and what the heads say.
 
-LAST_EVENTS = 12
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cluster", help="only this cluster")
-    parser.add_argument(
-        "--events", type=int, default=LAST_EVENTS, help="how many of the last events"
-    )
-    parser.add_argument(
-        "--local", action="store_true", help="only what this machine knows: ask nobody"
-    )
-    parser.add_argument("--json", action="store_true", help="as one JSON object")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Prints the status. Raises AuthError and the like; an API that is away is part of it."""
-    snapshot = look(open_session(), args.cluster, args.events, local=args.local)
-    if not args.local and not on_head():
-        snapshot = replace(snapshot, heads=_ask_heads(snapshot, args))
-    text = json.dumps(_as_json(snapshot)) + "\n" if args.json else render(snapshot)
-    sys.stdout.write(text)
+    Returns 1 if one of the first two could not be read. Raises AuthError, ConfigError.
+    """
+    snapshot = look(open_session(), cluster, last_events, local=local)
+    if not local and not on_head():
+        snapshot = replace(snapshot, heads=_ask_heads(snapshot, last_events, as_json))
+    sys.stdout.write(json.dumps(_as_json(snapshot)) + "\n" if as_json else render(snapshot))
     return 1 if snapshot.problem else 0
 
 
-def _ask_heads(snapshot: Snapshot, args: argparse.Namespace) -> dict[str, str]:
+def _ask_heads(snapshot: Snapshot, last_events: int, as_json: bool) -> dict[str, str]:
     """By cluster: what its head says, or why it was not asked."""
-    words = [f"--events={args.events}", *(["--json"] if args.json else [])]
+    words = [f"--events={last_events}", *(["--json"] if as_json else [])]
     said: dict[str, str] = {}
     for instance in snapshot.instances or ():
         if kind_of(instance) == KIND_HEAD and instance.status is Status.ACTIVE and instance.ip:

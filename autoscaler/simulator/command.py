@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from autoscaler.simulator.cloud.clock import Clock, ScaledClock, VirtualClock
 from autoscaler.simulator.cloud.config import CloudConfig
@@ -41,8 +41,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m autoscaler.si
     return _serve(_parser(prog).parse_args(argv))
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=prog,
         description="Lambda Cloud's API on this machine. No instance of it costs anything.",
     )

@@ -206,8 +206,43 @@ def test_what_is_local_asks_nobody(head_of_demo: Path, monkeypatch, capsys) -> N
 
 
 def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(args: object) -> int:
+    def interrupted(*args: object, **flags: object) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("autoscaler.commands.status.run", interrupted)
     assert cli.main(["status"]) == 130
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["statsu"], "No such command 'statsu'"),
+        (["status", "--event", "3"], "No such option: --event"),
+        (["status", "--events", "x"], "Invalid value for '--events'"),
+        (["status", "extra"], "extra"),
+        (["status", "--cluster"], "--cluster"),
+        ([], "Missing command"),
+    ],
+)
+def test_a_mistake_is_one_line(words: list[str], said: str, capsys) -> None:
+    assert cli.main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and said in err and err.count("\n") == 1
+
+
+def test_the_simulator_parses_its_own_flags(capsys) -> None:
+    assert cli.main(["sim", "--speed", "-1"]) == 2
+    assert "--speed" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["sim", "--bogus"])
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["sim", "--help"])
+    assert "usage: raylambda sim" in capsys.readouterr().out
+
+
+def test_help_shows_what_people_run(capsys) -> None:
+    assert cli.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("status", "sim", "version", "check-head"))
+    assert "end-cluster" not in out and "charges" not in out
