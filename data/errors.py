@@ -1,28 +1,28 @@
-"""The one error tree of the jobs and their data.
+"""The error tree of the jobs and their data, with the exit code of each branch.
 
     JobError                  exit code 1
-    ├── InputError            exit code 2: what the user can mend
+    ├── InputError            exit code 2: what the user can fix
     │   ├── ConfigError       a field of a recipe or a flag
     │   ├── DataError         a data set, a span, a model folder
-    │   ├── StorageError      a bucket or a disk that does not do what it must
-    │   │   └── CorruptFileError   bytes that are not the ones their manifest names
+    │   ├── StorageError      a bucket or a disk that cannot be used
+    │   │   └── CorruptFileError   bytes that differ from their manifest
     │   ├── NonFiniteError    a NaN or infinity in activations or loss
     │   └── MicroBatchError   a micro batch that does not fit into memory
     └── RefusedError          exit code 3: refused for money or capacity
 
-Every message is one line that says what is wrong, where, and the mend; an entry point
+Every message is one line that says what is wrong, where, and the fix; an entry point
 prints it and exits with `exit_code` (see `data.command_line.run_main`).
 """
 
 
 class JobError(Exception):
-    """Anything a job stops for that it understands."""
+    """A problem that ends a job and that its message explains."""
 
     exit_code = 1
 
 
 class InputError(JobError):
-    """A mistake, or a surrounding, that the user can mend."""
+    """A mistake, or a problem of the environment, that the user can fix."""
 
     exit_code = 2
 
@@ -48,11 +48,11 @@ class DataError(InputError):
 
 
 class StorageError(InputError):
-    """A bucket or a disk that does not do what it must."""
+    """A bucket or a disk that cannot be read or written."""
 
 
 class CorruptFileError(StorageError):
-    """Stored bytes differ from the size or sha256 that their manifest names."""
+    """Stored bytes differ from the size or sha256 in their manifest."""
 
 
 class NonFiniteError(InputError):

@@ -13,8 +13,6 @@ from faker import Faker
 
 from data.builders.splits import draw_in, fold
 
-# Numbers and codes from patterns such as "??-######".
-
 _ALPHABETS = {
     "#": string.digits,
     "%": "23456789",
@@ -28,7 +26,7 @@ def fill(rng: random.Random, pattern: str) -> str:
     return "".join(rng.choice(_ALPHABETS[c]) if c in _ALPHABETS else c for c in pattern)
 
 
-# Patterns as in `patterns.fill`.
+# Patterns for `fill`.
 _PHONES = {
     "en": (
         "(%##) %##-####", "%##-%##-####", "%##.%##.####", "+1 %## %## ####", "+1-%##-%##-####",

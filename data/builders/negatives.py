@@ -84,7 +84,7 @@ _LOCAL: dict[str, Callable[[random.Random, str], str]] = {
     "url": _url,
     "weekday": _weekday,
 }
-# Patterns as in `patterns.fill`; "@" is a year and "*" a number up to 30.
+# Patterns for `identifiers.fill`; "@" is a year and "*" a number up to 30.
 _PATTERNS: dict[str, tuple[str, ...]] = {
     "ean": ("#############",),
     "firmware": ("*.*.*.*",),

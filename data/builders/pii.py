@@ -1,5 +1,7 @@
 """Documents of labelled personal data: one to three filled templates each.
 
+The train split also has records and notes composed at random from field labels and sentences.
+
 The conventions of the labels:
 - PERSON is a name or a part of one standing for a person, without title ("Dr") and without "'s".
 - ADDRESS has at least street and house number; a town or a postcode alone is none.
@@ -14,8 +16,6 @@ from collections.abc import Iterator
 from data.builders.render import Piece, Scene
 from data.builders.texts import Texts, load_texts
 from data.documents import Document, Span
-
-# Records and notes composed at random from field labels and sentences, for the train split only.
 
 _SEPARATORS = (": ", ": ", ": ", " : ", " = ", "=", " - ", "\t", ":\n", " | ")
 _BETWEEN = ("\n", "\n", "\n", "; ", ", ", " / ", "\n\n")

@@ -1,4 +1,8 @@
-"""One shard, from texts to committed bytes. Runs anywhere; `harvest` runs it in Ray actors."""
+"""The shards of an activation set: planned from token counts, then computed one by one.
+
+The plan says which documents and rows each shard holds before any activation is computed.
+`make_shard` runs anywhere; `harvest` runs it in Ray actors.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,8 +18,6 @@ from ray_jobs.activations.host_model import HostModel
 from ray_jobs.activations.manifest import ShardRecord, record_name, shard_name
 from ray_jobs.activations.shards import Rows
 from ray_jobs.activations.tokens import TokenizedText
-
-# Which documents and rows each shard holds: decided before any activation is computed.
 
 _CHUNK_DOCUMENTS = 512
 

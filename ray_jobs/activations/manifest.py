@@ -1,4 +1,4 @@
-"""What an activation set's folder holds, and when it counts.
+"""The manifest of an activation set: its identity, its shards, and the sums over all rows.
 
     activations-1f0c9b2a77d3/
       shard-00000.safetensors   the bytes

@@ -1,4 +1,4 @@
-"""What every training needs first: texts, and their activations by split."""
+"""Preparation of a training's data: the texts, and the activations of each split."""
 
 import logging
 import time

@@ -1,4 +1,8 @@
-"""A harvested set of activations: rows in order, by document, centred and scaled."""
+"""A harvested set of activations: its rows in order or by document, read from verified shards.
+
+The shards of a local set are read in place; those of a bucket are fetched once per node into a
+bounded cache.
+"""
 
 import fcntl
 import hashlib
@@ -19,8 +23,6 @@ from data.errors import CorruptFileError, DataError
 from data.storage import FileRecord, Store
 from data.storage.location import parse_location
 from ray_jobs.activations.manifest import MANIFEST_NAME, SetManifest, shard_name
-
-# A set's shards as local files: verified, and for a bucket fetched once per node and bounded.
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,9 @@ class ShardFiles:
         location = parse_location(store.uri)
         self._is_remote = location.kind != "file"
         if self._is_remote:
-            # Two places may hold sets of one name, from different processors.
-            place = hashlib.sha256(store.uri.encode()).hexdigest()[:8]
-            self._folder = (cache_dir or default_cache_dir()) / f"{manifest.spec.folder}-{place}"
+            # Two locations may hold sets of one name, from different processors.
+            store_id = hashlib.sha256(store.uri.encode()).hexdigest()[:8]
+            self._folder = (cache_dir or default_cache_dir()) / f"{manifest.spec.folder}-{store_id}"
         else:
             self._folder = Path(location.path)
 

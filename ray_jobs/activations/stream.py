@@ -1,7 +1,7 @@
 """Shuffled batches of activations for training, the same for any number of ranks.
 
-The cursor is the step: `batch(step)` finds its rows by arithmetic (see `shuffle`), so that a
-resumed training costs one window, wherever it goes on.
+The cursor is the step: `batch(step)` finds its rows by arithmetic alone (`ShuffleOrder`), so that
+a resumed training costs one window, wherever it resumes.
 """
 
 import mmap
@@ -15,8 +15,6 @@ from torch import Tensor
 
 from data.errors import ConfigError
 from ray_jobs.activations.shards import ActivationSet
-
-# The order in which a stream visits a set's rows: arithmetic alone, no activation is read.
 
 # Keep the two kinds of permutation of one epoch apart.
 _SHARDS, _ROWS = 0, 1

@@ -1,20 +1,24 @@
-"""`training_history.json`: what happened in a training, and why and where it stopped.
+"""The history of a training (`training_history.json`): curves, held-out checks, how it ended.
 
-The curves are lists of equal length, one entry per logged step, under the names the users
-know (`losses`, `learning_rates`, `times`). The history is part of every checkpoint, so that a
-resumed run has one history without a gap or a repeated step.
+The curves are lists of equal length, one entry per logged step (`losses`, `learning_rates`,
+`times`). A history is part of every checkpoint, so that a resumed run has one history without a
+gap or a repeated step. `TrainingHistory` is the SAE's, `StageHistory` that of a stage of WaltzRL.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+HISTORY = "training_history.json"
+STAGE_1_HISTORY = "stage_1_history.json"
+"""Of a run of stage 1 alone, which leaves the history of stage 2 as it is."""
+
 CURVES = ("steps", "losses", "fvu", "dead_share", "learning_rates", "times")
 
 
 def goes_on_with(taken_by: list[str], code_sha256: str) -> bool:
-    """Add to the digests of the sources that took the steps so far those that take the next;
-    whether they are others than took the last."""
+    """Append `code_sha256` to the digests of the sources that took the steps so far, unless it is
+    the last of them; whether the sources have changed."""
     changes = bool(taken_by) and taken_by[-1] != code_sha256
     if changes or not taken_by:
         taken_by.append(code_sha256)
@@ -66,7 +70,7 @@ class TrainingHistory:
             getattr(self, name).append(value)
 
     def finish(self, step: int, reason: str, early: bool) -> None:
-        """Say at which step the run ended, why, and what share of the plan was saved."""
+        """Record at which step the run ended, why, and what share of the plan was saved."""
         self.stopped = {
             "early": early,
             "reason": reason,
@@ -80,16 +84,10 @@ class TrainingHistory:
         return asdict(self)
 
 
-# What happened in a stage: curves by step, checks on held-out prompts, and how it ended.
-
-HISTORY = "training_history.json"
-STAGE_1_HISTORY = "stage_1_history.json"
-"""Of stage 1 alone: what stage 2 left stays as it is."""
-
-
 @dataclass
 class StageHistory:
-    """`curves` are lists of equal length, one entry a step; `steps` counts from 1."""
+    """A stage of WaltzRL: `curves` are lists of equal length, one entry a step; `steps` counts
+    from 1."""
 
     planned_steps: int
     curves: dict[str, list[float | None]] = field(default_factory=dict)
@@ -106,7 +104,7 @@ class StageHistory:
             self.curves.setdefault(name, []).append(value)
 
     def finish(self, step: int, reason: str) -> None:
-        """Say at which step the stage ended and why."""
+        """Record at which step the stage ended and why."""
         self.stopped = {"step": step, "reason": reason, "planned_steps": self.planned_steps}
 
     def to_dict(self) -> dict[str, Any]:

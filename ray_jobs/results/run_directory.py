@@ -1,8 +1,8 @@
-"""The run directory: results by the users' names, and a manifest that says they are whole.
+"""The run directory: results, and a manifest that says the run is complete.
 
 `manifest.json` is written last. It lists every result with size and sha256, and what the run
-depended on; a run whose manifest stands and whose inputs are the same need not run again. One
-that does run again takes the manifest away first, so that it never speaks for files of two runs.
+depended on; a run whose manifest verifies and whose inputs are the same is not repeated. A run
+that does repeat deletes the manifest first, so that it never lists files of two runs.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from data.storage import FileRecord, Store
 MANIFEST = "manifest.json"
 
 WORKING_DIRECTORIES = ("activations/", "cache/", "checkpoints/")
-"""What a run keeps beside its results when both share a directory."""
+"""What else a run keeps in its directory when that is also its storage."""
 
 
 def code_identity() -> dict[str, str]:
@@ -53,7 +53,7 @@ def result_files(run: Store) -> list[str]:
 
 
 def drop_manifest(run: Store) -> None:
-    """Before a result changes: the directory holds no whole run until it is sealed. Idempotent."""
+    """Before a result changes: no complete run until `write_manifest`. Idempotent."""
     run.delete(MANIFEST)
 
 
@@ -79,8 +79,8 @@ def _named(name: str, names: Sequence[str]) -> bool:
 
 
 def is_complete(run: Store, about: Mapping[str, Any]) -> bool:
-    """Whether the directory holds the whole, unaltered result of a run that depended on `about`,
-    and perhaps on more that it found out on the way."""
+    """Whether the directory holds the complete, unaltered results of a run whose manifest agrees
+    with `about`; the manifest may hold more."""
     if not run.exists(MANIFEST):
         return False
     its = run.read_json(MANIFEST).get("run", {})
@@ -110,7 +110,7 @@ def fetch(run: Store, names: Sequence[str], folder: Path) -> None:
     stands for all below it.
 
     Raises:
-        DataError: there is no manifest, so the run is not whole, or it lists no such result.
+        DataError: there is no manifest, so the run is not complete, or it lists no such result.
         CorruptFileError: a file is missing or other than recorded.
     """
     if not run.exists(MANIFEST):

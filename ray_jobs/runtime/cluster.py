@@ -1,4 +1,8 @@
-"""Whether and how often a worker fits on the cluster that there is, or that there may be."""
+"""The Ray cluster under a job: which one to join, what fits on its nodes, which storage they share.
+
+Nodes are those that are up and those that the autoscaler could start. `Resources` are Ray's:
+{"CPU": 4, "GPU": 1}.
+"""
 
 import json
 import os
@@ -18,13 +22,15 @@ Resources = Mapping[str, float]
 HEAD_CONFIG = "ray_bootstrap_config.yaml"
 """In the home directory of a head."""
 
+_ANSWER_TIMEOUT_S = 10.0
+
 
 def node_that_fits(needs: Resources) -> Resources:
-    """The resources of a node, standing or of a type that the autoscaler may start, that has
-    room for a worker or trial; of several, the one it fills most.
+    """The resources of a node, up or startable, with room for a worker or trial; of several, the
+    one with the least of what is needed.
 
     Raises:
-        RefusedError: there is none, so that it would wait for ever.
+        RefusedError: there is none, so that the worker would wait forever.
     """
     standing, startable = standing_nodes(), startable_nodes()
     fitting = [node for node in [*standing, *startable] if fits(needs, node)]
@@ -39,21 +45,21 @@ def node_that_fits(needs: Resources) -> Resources:
 
 
 def fits(needs: Resources, node: Resources) -> bool:
-    """Whether an empty node has all that is needed."""
+    """Whether an empty node has all the resources."""
     return all(node.get(name, 0) >= need for name, need in needs.items())
 
 
 def check_room(needs: Resources, workers: int) -> None:
-    """Refuse workers that all nodes together, standing and startable, could never hold at once.
+    """Refuse workers that all nodes together, up and startable, could never hold at once.
 
     Raises:
-        RefusedError: so it is, or no node has room for even one.
+        RefusedError: there is no room for so many, or for even one.
     """
     node_that_fits(needs)
     most = room([*standing_nodes(), *startable_nodes()], needs)
     if most < workers:
         raise RefusedError(
-            f"{workers} workers of {shown(needs)} each are asked for, and all nodes that stand or "
+            f"{workers} workers of {shown(needs)} each are asked for, and all nodes that are up or "
             f"could be started have room for {most}: lower --num-workers or --cpus-per-worker, "
             "or add nodes"
         )
@@ -62,7 +68,7 @@ def check_room(needs: Resources, workers: int) -> None:
 def cpus_for_each(workers: int) -> int:
     """The most CPUs that each of `workers` can have; 1 where not even that is there.
 
-    They share out the standing nodes; only where those are too few, also the startable ones.
+    The nodes that are up are shared out; only where those are too few, also the startable ones.
     """
     standing = standing_nodes()
     for nodes in (standing, [*standing, *startable_nodes()]):
@@ -79,7 +85,7 @@ def has_gpus() -> bool:
 
 
 def room_now(needs: Resources) -> int:
-    """How many workers or trials the standing nodes have room for when they are empty."""
+    """How many workers or trials the nodes that are up have room for when they are empty."""
     return room(standing_nodes(), needs)
 
 
@@ -97,8 +103,8 @@ def standing_nodes() -> list[dict[str, float]]:
 
 
 def startable_nodes() -> list[dict[str, float]]:
-    """Resources of every node that the autoscaler may start, those that it has started among
-    them; none where no autoscaler runs."""
+    """Resources of every node that the autoscaler may have, those that it has started included;
+    none where no autoscaler runs."""
     types = node_types().values()
     return [dict(each["resources"]) for each in types for _ in range(each.get("max_workers", 0))]
 
@@ -107,7 +113,7 @@ def node_types() -> dict[str, dict[str, Any]]:
     """The autoscaler's node types by name; none where no autoscaler runs.
 
     Read from the configuration that Ray's autoscaler itself reads, on the head, where drivers of
-    jobs run: it tells Ray's control service what there is, not what there could be.
+    jobs run: Ray's control service knows the nodes that are, not those that could be.
     """
     try:
         # JSON, whatever its name says.
@@ -123,17 +129,12 @@ def shown(resources: Resources | Sequence[tuple[str, float]]) -> str:
     return ", ".join(f"{pairs[name]:g} {name}" for name in ("CPU", "GPU") if pairs.get(name))
 
 
-# The Ray that a job joins, if one runs.
-
-_ANSWER_TIMEOUT_S = 10.0
-
-
 def address_to_join() -> str | None:
-    """What `ray.init` is to be told: None, to find its way itself, or "local".
+    """The address for `ray.init`: None, which lets Ray find the cluster, or "local" for a new one.
 
-    Ray itself would try for a quarter of an hour where nothing answers, and then say what only
-    its makers understand. `ray start` notes its address in a file that only `ray stop` removes:
-    one left by a Ray that was ended otherwise leads nowhere.
+    Where nothing answers, Ray itself would retry for a quarter of an hour and then fail with an
+    internal error. `ray start` writes its address to a file that only `ray stop` removes, so the
+    file of a Ray that was killed leads nowhere.
 
     Raises:
         InputError: no Ray is at RAY_ADDRESS.
@@ -155,6 +156,7 @@ def address_to_join() -> str | None:
 
 
 def no_ray_at(address: str, why: Exception) -> InputError:
+    """The error for a RAY_ADDRESS at which no Ray answers."""
     return InputError(
         f"RAY_ADDRESS is {address!r}, and no Ray answers there ({why}): give the head's "
         "host:port, or unset it for a Ray of this machine"
@@ -168,26 +170,24 @@ def _knock(address: str) -> None:
     socket.create_connection((host, int(port)), _ANSWER_TIMEOUT_S).close()
 
 
-# Where a job reads and writes: places that last, that can be written, and that all nodes share.
-
-
 @contextmanager
 def check_output_locations(output_dir: str, storage: str | None) -> Iterator[Probe]:
-    """Shows that a job's places can be used; its workers check that theirs are the same ones.
+    """Check that a job's output locations can be written, and give its workers a probe with which
+    they check that their nodes share them.
 
     Ray is initialised. `storage` None: the output_dir.
 
     Raises:
-        ConfigError: a place lies in the copy of the working directory that Ray made for a
-            submitted job, and deletes after it.
-        StorageError: a place cannot be written.
+        ConfigError: a location is in the copy of the working directory that Ray makes for a
+            submitted job and deletes after it; the message starts with the field.
+        StorageError: a location cannot be written.
     """
     in_copy = bool(ray.get_runtime_context().runtime_env.get("working_dir"))
-    for name, place in (("output_dir", output_dir), ("storage", storage)):
-        if in_copy and place is not None and "://" not in place and not os.path.isabs(place):
+    for field, uri in (("output_dir", output_dir), ("storage", storage)):
+        if in_copy and uri is not None and "://" not in uri and not os.path.isabs(uri):
             raise ConfigError(
-                name,
-                f"{place!r} lies in this job's copy of the working directory, which Ray deletes: "
+                field,
+                f"{uri!r} lies in this job's copy of the working directory, which Ray deletes: "
                 "give s3://bucket/path, or the absolute path of a directory that all nodes share",
             )
     with probed([output_dir, storage or output_dir]) as probe:

@@ -1,4 +1,4 @@
-"""The few collectives of the loops; with one worker they are the identity."""
+"""The collectives of the training loops, over `torch.distributed`; the identity with one worker."""
 
 import os
 import platform

@@ -1,12 +1,12 @@
-"""Ray Train, as the jobs use it: how many workers, on what, and what happens when one dies.
+"""A training loop on Ray Train: how many workers, on which nodes, and restarts when one dies.
 
 Ray Train is given metrics and never a checkpoint. Checkpoints go through
 `ray_jobs.checkpoint` alone, because Ray's own path to object storage ends in
 `pyarrow.fs.copy_files`, which reports success when an upload failed, and because one failed
 write of the controller's snapshot ends a job whatever `max_failures` says. So Ray's own state
-lives in a scratch directory of the driver's machine, and an outage of the object storage can
-reach only our own code, which rides it out. A job that starts again finds its newest committed
-checkpoint in the storage, not in Ray.
+lives in a scratch directory of the driver's machine, and an outage of the object storage reaches
+only `data.storage`, which retries. A job that is rerun resumes from its newest committed
+checkpoint in the storage, not from Ray's state.
 """
 
 import logging
@@ -44,24 +44,26 @@ from ray_jobs.runtime.progress import log_to_relay
 logger = logging.getLogger(__name__)
 
 RESIZE_INTERVAL_S = 60.0
-"""How often a training that may grow looks for room: a growth costs the steps since the newest
-checkpoint and the start of the workers."""
+"""How often an elastic training looks for more nodes. Adding a worker costs the steps since the
+newest checkpoint and the start of all workers."""
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """Where one copy of a loop runs, to whom it tells its metrics, and who tells it to hurry."""
+    """What a training loop knows of the worker that runs it."""
 
     rank: int
     world_size: int
     device: torch.device
     report: Callable[[dict[str, Any]], None]
+    """Takes the metrics of a step; every rank calls it alike."""
+
     preempted: Callable[[], bool] = lambda: False
     """Whether a machine of the group is about to be taken away; collective."""
 
 
 def group_context() -> WorkerContext:
-    """This Ray Train worker's place; every rank reports alike."""
+    """The context of this Ray Train worker."""
     context = ray.train.get_context()
     return WorkerContext(
         context.get_world_rank(),
@@ -73,21 +75,22 @@ def group_context() -> WorkerContext:
 
 
 def single_worker_context(report: Callable[[dict[str, Any]], None]) -> WorkerContext:
-    """The place of a loop that has this process to itself, with its GPU if it was given one."""
+    """The context of a loop without a group: this process alone, on the GPU that Ray assigned to
+    it, if any."""
     use_assigned_cpus()
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
     return WorkerContext(0, 1, device, report)
 
 
 def use_assigned_cpus() -> None:
-    """PyTorch takes as many threads as Ray gave this process CPUs."""
+    """Give PyTorch as many threads as Ray assigned CPUs to this process."""
     resources = ray.get_runtime_context().get_assigned_resources()
     torch.set_num_threads(max(1, int(resources.get("CPU", 1))))
 
 
 def connect() -> None:
-    """Join the cluster of RAY_ADDRESS or the Ray of this machine, or start a local one; workers'
-    noise stays in Ray's logs.
+    """Join the cluster of RAY_ADDRESS or the Ray of this machine, or start a local one. Idempotent;
+    the workers' own output stays in Ray's logs.
 
     Raises:
         InputError: no Ray is at RAY_ADDRESS.
@@ -101,10 +104,10 @@ def connect() -> None:
 
 
 def worker_needs(options: JobOptions) -> dict[str, float]:
-    """What each training worker takes of a node.
+    """The resources of each training worker.
 
     Raises:
-        RefusedError: the fewest workers asked for have no room, and never could.
+        RefusedError: all nodes, even those that could be started, lack room for the fewest workers.
     """
     low, high = options.worker_range
     use_gpu = has_gpus() if options.use_gpu is None else options.use_gpu
@@ -115,7 +118,8 @@ def worker_needs(options: JobOptions) -> dict[str, float]:
 
 
 def scaling(options: JobOptions) -> ScalingConfig:
-    """How many workers of what size; elastic if the options name a range. Errors: as above."""
+    """How many workers of what size; elastic if the options name a range. Errors: those of
+    `worker_needs`."""
     low, high = options.worker_range
     needs = worker_needs(options)
     if room_now(needs) < low:
@@ -129,18 +133,18 @@ def scaling(options: JobOptions) -> ScalingConfig:
 
 
 class _Restarts(UserCallback):
-    """Says when workers died, where a person looks."""
+    """Logs in the driver which workers died, why, and how many restarts are left."""
 
-    def __init__(self, board: ray.actor.ActorHandle, max_failures: int) -> None:
-        self._board = board
+    def __init__(self, relay: ray.actor.ActorHandle, max_failures: int) -> None:
+        self._relay = relay
         self._left = max_failures
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for rank, error in worker_exceptions.items():
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            self._board.post.remote(f"train  worker {rank} ended: {reason}")
+            self._relay.post.remote(f"train  worker {rank} ended: {reason}")
         if self._left:
-            self._board.post.remote(
+            self._relay.post.remote(
                 "train  starting the workers again from the newest checkpoint "
                 f"({self._left} tries left)"
             )
@@ -148,10 +152,10 @@ class _Restarts(UserCallback):
 
 
 class _Trainer(TorchTrainer):
-    """Leaves Ctrl-C to Python, so that it is a KeyboardInterrupt as everywhere in a job.
+    """Leaves SIGINT to Python, so that Ctrl-C is a KeyboardInterrupt as everywhere in a job.
 
-    Ray would end the process without a word and with exit code 1, and would do so with whatever
-    follows the training too.
+    Ray's handler would end the process without a message and with exit code 1, and would stay
+    installed after the training.
     """
 
     def _register_sigint_handler(self, controller: Any) -> None:
@@ -162,12 +166,12 @@ def fit(
     loop: Callable[[dict[str, Any]], None],
     task: Mapping[str, Any],
     options: JobOptions,
-    board: ray.actor.ActorHandle,
+    relay: ray.actor.ActorHandle,
 ) -> dict[str, Any]:
     """Run `loop(task)` on Ray Train's workers and return the last metrics it reported.
 
     Raises:
-        JobError: the error of `board.fatal()`, which no restart could mend, or that the
+        JobError: the error of `relay.fatal()`, which no restart can fix, or that the
             workers died more than `max_failures` times; errors of `check_output_locations`
             and `worker_needs`.
     """
@@ -176,17 +180,17 @@ def fit(
         with check_output_locations(options.output_dir, options.storage) as probe:
             result = _Trainer(
                 _Guarded(loop, probe),
-                train_loop_config={**task, "board": board},
+                train_loop_config={**task, "relay": relay},
                 scaling_config=scaling(options),
                 run_config=RunConfig(
                     name=f"train-{uuid.uuid4().hex[:8]}",
                     storage_path=scratch,
                     failure_config=FailureConfig(max_failures=options.max_failures),
-                    callbacks=[_Restarts(board, options.max_failures)],
+                    callbacks=[_Restarts(relay, options.max_failures)],
                 ),
             ).fit()
     except TrainingFailedError as error:
-        _raise_fatal(board)
+        _raise_fatal(relay)
         reason = str(error).strip().splitlines()[-1]
         raise JobError(
             f"training ended after {options.max_failures} restarts: {reason}; "
@@ -194,22 +198,22 @@ def fit(
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    _raise_fatal(board)
+    _raise_fatal(relay)
     return dict(result.metrics or {})
 
 
-def _raise_fatal(board: ray.actor.ActorHandle) -> None:
-    fatal = ray.get(board.fatal.remote())
+def _raise_fatal(relay: ray.actor.ActorHandle) -> None:
+    fatal = ray.get(relay.fatal.remote())
     if fatal is not None:
         raise fatal
 
 
 class _Guarded:
-    """Keeps Ray Train from repeating what no repetition mends.
+    """The loop on a worker; keeps Ray Train from restarting after an error that no restart can fix.
 
-    A JobError (a NaN, a missing bucket) is put on the board. One worker alone then returns;
-    one of several raises, which ends the others' collectives, and the restarted workers see
-    the board and return at once.
+    A JobError (a NaN, a missing bucket) is recorded in the relay. A single worker then returns;
+    one of several raises, which ends the others' collectives, and the restarted workers find
+    the error in the relay and return at once.
     """
 
     def __init__(self, loop: Callable[[dict[str, Any]], None], probe: Probe) -> None:
@@ -217,9 +221,9 @@ class _Guarded:
         self._probe = probe
 
     def __call__(self, task: dict[str, Any]) -> None:
-        board = task["board"]
-        log_to_relay(board)
-        if ray.get(board.fatal.remote()) is not None:
+        relay = task["relay"]
+        log_to_relay(relay)
+        if ray.get(relay.fatal.remote()) is not None:
             return
         use_assigned_cpus()
         context = ray.train.get_context()
@@ -232,6 +236,6 @@ class _Guarded:
             self._probe.check(ray.util.get_node_ip_address())
             self._loop(task)
         except JobError as error:
-            ray.get(board.fail.remote(error))
+            ray.get(relay.fail.remote(error))
             if context.get_world_size() > 1:
                 raise

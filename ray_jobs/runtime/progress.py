@@ -1,8 +1,8 @@
-"""Progress of long work: rate, time left, cost so far, on one line.
+"""Log lines of a job: progress on one line, and the relay from the workers to the driver.
 
 Workers log to the `ray_jobs` logger as any code does. `LogRelay` is a small actor that carries
 these lines to the driver, whose output is what `ray job logs` shows; Ray's own log forwarding
-would mix them with every process's noise.
+would mix them with the output of every process.
 """
 
 import logging
@@ -25,7 +25,7 @@ POLL_INTERVAL_S = 0.5
 class Progress:
     """Turns counts into "320/480  12.3 steps/s  0:13 left".
 
-    Work done before `start` (a resumed run) counts for the share but not for the rate.
+    `done_before`: what a resumed run found done; it counts for the share but not for the rate.
     """
 
     total: int
@@ -62,7 +62,7 @@ def clock_time(seconds: float) -> str:
 
 @ray.remote(num_cpus=0)
 class LogRelay:
-    """Carries log lines, and the error that no retry can mend, from workers to the driver."""
+    """An actor that carries log lines, and the error that no retry can fix, to the driver."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -86,20 +86,20 @@ class LogRelay:
         return self._fatal
 
 
-class BoardHandler(logging.Handler):
-    """A logging handler that posts to a Board."""
+class RelayHandler(logging.Handler):
+    """A logging handler that posts each line to a `LogRelay`."""
 
-    def __init__(self, board: ray.actor.ActorHandle) -> None:
+    def __init__(self, relay: ray.actor.ActorHandle) -> None:
         super().__init__()
-        self._board = board
+        self._relay = relay
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._board.post.remote(self.format(record))
+        self._relay.post.remote(self.format(record))
 
 
-def log_to_relay(board: ray.actor.ActorHandle) -> None:
+def log_to_relay(relay: ray.actor.ActorHandle) -> None:
     """In a worker: send the `ray_jobs` loggers' lines to the driver. Idempotent."""
-    log_lines_to(BoardHandler(board))
+    log_lines_to(RelayHandler(relay))
 
 
 def log_lines_to(handler: logging.Handler) -> None:
@@ -112,34 +112,34 @@ def log_lines_to(handler: logging.Handler) -> None:
 
 
 def log_to_stdout() -> None:
-    """In a driver: the `ray_jobs` loggers' lines are the job's output. Idempotent."""
+    """In a driver: print the `ray_jobs` and `data` loggers' lines. Idempotent."""
     log_lines_to(logging.StreamHandler(sys.stdout))
 
 
 @contextmanager
 def relay_lines() -> Iterator[ray.actor.ActorHandle]:
-    """A Board whose lines this process logs until the block ends."""
-    # Beside the driver: a machine that goes must not take it along, and every restart with it.
+    """A `LogRelay` on the driver's node; this process logs its lines until the block ends."""
+    # On the driver's node: with a worker's node the relay would be lost, and every restart with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = LogRelay.options(scheduling_strategy=here).remote()
+    relay = LogRelay.options(scheduling_strategy=here).remote()
     logger = logging.getLogger(__name__)
     ended = threading.Event()
 
     def pump() -> None:
         while not ended.wait(POLL_INTERVAL_S):
-            _log(board, logger)
+            _log(relay, logger)
 
     thread = threading.Thread(target=pump, daemon=True)
     thread.start()
     try:
-        yield board
+        yield relay
     finally:
         ended.set()
         thread.join()
-        _log(board, logger)
-        ray.kill(board)
+        _log(relay, logger)
+        ray.kill(relay)
 
 
-def _log(board: ray.actor.ActorHandle, logger: logging.Logger) -> None:
-    for line in ray.get(board.drain.remote()):
+def _log(relay: ray.actor.ActorHandle, logger: logging.Logger) -> None:
+    for line in ray.get(relay.drain.remote()):
         logger.info("%s", line)

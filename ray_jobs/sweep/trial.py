@@ -16,7 +16,7 @@ from data.storage import Store
 from data.storage.probe import Probe
 from ray_jobs.checkpoint.saving import RESUMING
 from ray_jobs.results.run_directory import digest_of
-from ray_jobs.runtime.progress import BoardHandler, log_lines_to
+from ray_jobs.runtime.progress import RelayHandler, log_lines_to
 from ray_jobs.sweep.plan import RunTrial
 from ray_jobs.sweep.search import POINT
 from ray_jobs.sweep.space import Point, shown_point
@@ -58,7 +58,7 @@ def run_trial(config: dict[str, Any], setup: TrialSetup) -> None:
     except StorageError as error:
         tune.report({"check": 0, setup.metric: setup.worst, ELSEWHERE: str(error)})
         return
-    handler = BoardHandler(setup.board)
+    handler = RelayHandler(setup.board)
     handler.setFormatter(logging.Formatter(f"sweep  trial {shown_point(point)}: %(message)s"))
     handler.addFilter(lambda line: line.levelno >= logging.WARNING or line.msg == RESUMING)
     log_lines_to(handler)
