@@ -3,8 +3,8 @@
 What never changes goes out with the launch; what Ray changes during a node's life lives in
 `state.TagStore`. An instance is known as the cluster's by its tags, or, should Lambda drop
 them, by its name, which also ends in the launch's nonce. One that belongs to the cluster but
-lacks what Ray needs is quarantined: Ray's autoscaler stops for good over a node without its
-type, and forgets one without its kind.
+lacks a tag that Ray needs is quarantined: Ray's autoscaler stops for good over a node without a
+node type, and forgets one without a kind.
 """
 
 import hashlib
@@ -44,6 +44,8 @@ REQUIRED = (NODE_KIND, USER_NODE_TYPE, CLUSTER, NONCE)
 RESERVED_PREFIX = "lambda-ai-"
 """Keys that Lambda keeps for itself."""
 
+MAX_CLUSTER_CHARS = MAX_TAG_VALUE_CHARS - len("ray--worker")
+"""Ray makes a tag of a cluster's name: `ray-<cluster>-worker`."""
 _SLUG_CHARS = 24
 _NAME = re.compile(r"ray-(?P<slug>[a-z0-9-]+)-(?P<kind>[hw])-(?P<nonce>[0-9a-f]{16})")
 
@@ -122,10 +124,6 @@ def kind_of(instance: Instance) -> str:
 def created_s(instance: Instance) -> float | None:
     text = instance.tags.get(CREATED, "")
     return float(text) if text.isascii() and text.isdigit() else None
-
-
-MAX_CLUSTER_CHARS = MAX_TAG_VALUE_CHARS - len("ray--worker")
-"""Ray makes a tag of it: `ray-<cluster>-worker`."""
 
 
 def check_cluster_name(cluster: str) -> None:

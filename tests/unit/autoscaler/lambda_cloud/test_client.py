@@ -234,6 +234,14 @@ def test_a_broken_field_is_named_by_its_path():
         scripted(Scripted(body=body)).client.list_ssh_keys()
 
 
+def test_a_field_that_cannot_be_read_is_not_shown():
+    wired = scripted(Scripted(body={"data": {"id": ["topsecret"], "jupyter_token": "topsecret"}}))
+    with pytest.raises(ProtocolError, match=r"GET /instances/i1\.data\.id") as caught:
+        wired.client.get_instance("i1")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "topsecret" not in shown and "\n" not in str(caught.value)
+
+
 def test_a_price_that_is_no_whole_number_is_unknown():
     for price in (None, -1, "129", 1.5, True):
         body = instance_json()
