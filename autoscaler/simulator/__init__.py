@@ -8,7 +8,6 @@
 
 `api/` is the HTTP face, `cloud/` the state machine behind it, `machines/` what an instance is
 (a record, or Linux namespaces with an sshd). Start with `simulation.py`, then `cloud/cloud.py`.
-The provider and the simulator meet over HTTP only: neither imports the other.
 """
 
 from autoscaler.simulator.cloud.clock import ScaledClock, VirtualClock
