@@ -88,16 +88,16 @@ class Manifest:
             CorruptFileError: a byte has changed.
             DataError: a file is missing.
         """
-        mend = f"rebuild with: {self.rebuild}" if self.rebuild else "restore the file"
+        fix = f"rebuild with: {self.rebuild}" if self.rebuild else "restore the file"
         for entry in self.entries:
             try:
                 found = sha256_of(self.locate(entry.name))
             except DataError:
-                raise DataError(f"{self.locate(entry.name)}: the file is gone; {mend}") from None
+                raise DataError(f"{self.locate(entry.name)}: the file is gone; {fix}") from None
             if found != entry.sha256:
                 raise CorruptFileError(
                     f"{self.locate(entry.name)}: sha256 is {found}, the manifest expects "
-                    f"{entry.sha256}; {mend}"
+                    f"{entry.sha256}; {fix}"
                 )
 
 

@@ -39,7 +39,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.test_data and not self.data:
-            raise ConfigError("test_data", "stands beside --data; give both")
+            raise ConfigError("test_data", "needs --data; give both")
 
     def check_files(self) -> None:
         """Refuse local files that cannot be read; needs no Ray. Raises DataError."""

@@ -3,7 +3,7 @@
 A shard is the unit of work: its plan decides its bytes, an actor commits it on its own, and
 whoever comes later skips what is committed. So nothing has to be remembered between runs, and
 a loop over `ray.wait` is enough to run it. Ray Data's actor pool was the alternative: it
-brings block sizes, its own retries and its own error wrapping, and would still have to be told
+brings block sizes, its own retries and its own error wrapping, and would still have to learn
 which shards exist.
 """
 
@@ -101,7 +101,7 @@ def harvest(
 
 
 def _whole_set(folder: Store, spec: SetSpec, present: set[str]) -> SetManifest | None:
-    """The folder's manifest, if it is of `spec` and no shard is missing beside it."""
+    """The folder's manifest, if it is of `spec` and no shard is missing."""
     if MANIFEST_NAME not in present:
         return None
     where = f"{folder.uri}/{MANIFEST_NAME}"

@@ -19,7 +19,7 @@ MAINS = [pipeline.main, sae_train.main, pii_train.main]
         (["--recipe", "gigantic"], "--recipe: no recipe 'gigantic'; there are demo, small"),
         (["--sede", "1"], "--sede: unknown flag; did you mean --seed?"),
         (["--layer", "three"], "argument --layer: invalid int value: 'three'"),
-        (["--test-data", "x.jsonl"], "test_data: stands beside --data; give both"),
+        (["--test-data", "x.jsonl"], "test_data: needs --data; give both"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line(main, argv, message):
