@@ -1,8 +1,8 @@
-"""Is the head's autoscaler at work? Asked once, as the last of the head's start commands.
+"""Which code a machine runs, and whether the autoscaler of a head is at work.
 
-Ray starts it as a process of its own and does not look at it again: if our provider cannot be
-imported, that process ends, `ray up` succeeds, `ray status` looks as ever, and no worker ever
-comes.
+`raylambda check-head` is the last of the head's start commands. Ray starts its autoscaler as a
+process of its own and does not look at it again: if our provider cannot be imported, that
+process exits, `ray up` succeeds, `ray status` looks as ever, and no worker ever comes.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ _BEGAN_WITHIN_S = 2.0
 _LAST_EVENTS = 200
 _MONITORS = ("/autoscaler/v2/monitor.py", "/autoscaler/_private/monitor.py")
 _LOGS = Path("/tmp/ray/session_latest/logs")
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def wait_for_monitor(
@@ -105,11 +106,6 @@ def _last_words(logs: Path) -> str:
         if lines:
             return f"{lines[-1].strip()} ({logs / name})"
     return f"{logs} says nothing"
-
-
-# Which code this is: a laptop and the nodes of its cluster must say the same.
-
-_PACKAGE = Path(__file__).resolve().parent
 
 
 def describe() -> str:

@@ -1,9 +1,9 @@
-"""`raylambda end-cluster`, on the head: ends the cluster it belongs to.
+"""The end of a cluster from its own head, and the report of what its machines cost.
 
-It is what `ray exec --stop` and `ray submit --stop` run in place of `sudo shutdown`: a machine
-of Lambda's that is shut down goes on billing. What an autoscaler beside it launches, or has
-just launched, would outlive the only machine that looks after it. So first no more is
-launched, then everything else ends and is verified, and the head goes last.
+`raylambda end-cluster` is what `ray exec --stop` and `ray submit --stop` run in place of
+`sudo shutdown`: Lambda goes on billing a machine that is shut down. Workers that an autoscaler
+launches meanwhile would outlive the only machine that looks after them. So first launches stop,
+then everything else is terminated and verified, and the head goes last.
 """
 
 import signal
@@ -67,7 +67,9 @@ def _heads(session: Session, cluster: str, deadline_s: float) -> list[str]:
 
 
 def main() -> int:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a laptop that is shut does not keep the bill
+    signal.signal(
+        signal.SIGHUP, signal.SIG_IGN
+    )  # a laptop that disconnects must not keep the bill running
     try:
         cluster = own_cluster()
         sys.stdout.write("Ending the cluster: its workers, and when that is verified this head.\n")
@@ -80,7 +82,7 @@ def main() -> int:
 
 
 def report_charges() -> int:
-    """`raylambda charges` on the head: one line with what its machines have cost."""
+    """`raylambda charges`: one line with what the head's machines have cost, for its laptop."""
     try:
         cluster = own_cluster()
         sys.stdout.write(f"{open_session().spend_sync(cluster).report()}\n")

@@ -21,7 +21,7 @@ from autoscaler.ssh.ask_head import ask_head
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class StatusReport:
     """What is known at one moment. `instances` is None when Lambda was not asked. `problem` says
     why it could not be, or why this machine's own records are missing. `charges` are of the
     present run, by cluster; `heads` are the words of clusters' heads."""
@@ -37,10 +37,73 @@ class Snapshot:
     """Upper bounds of what lost heads' workers have cost, by cluster; not in `charges`."""
 
 
-def render(snapshot: Snapshot) -> str:
+def run(cluster: str | None, last_events: int, *, local: bool, as_json: bool) -> int:
+    """Prints this machine's records, Lambda's list as it is now, and what the heads say.
+
+    Returns 1 if one of the first two could not be read. Raises AuthError, ConfigError.
+    """
+    report = look(open_session(), cluster, last_events, local=local)
+    if not local and not on_head():
+        report = replace(report, heads=_ask_heads(report, last_events, as_json))
+    sys.stdout.write(json.dumps(_as_json(report)) + "\n" if as_json else render(report))
+    return 1 if report.problem else 0
+
+
+def _ask_heads(report: StatusReport, last_events: int, as_json: bool) -> dict[str, str]:
+    """By cluster: what its head says, or why it was not asked."""
+    words = [f"--events={last_events}", *(["--json"] if as_json else [])]
+    said: dict[str, str] = {}
+    for instance in report.instances or ():
+        if kind_of(instance) == KIND_HEAD and instance.status is Status.ACTIVE and instance.ip:
+            try:
+                said[cluster_of(instance)] = ask_head(instance.ip, words)
+            except UnavailableError as error:
+                said[cluster_of(instance)] = str(error)
+    return said
+
+
+def look(
+    session: Session, cluster: str | None, last_events: int, *, local: bool = False
+) -> StatusReport:
+    """One list request, none with `local`; whatever it finds, the local state is shown."""
+    instances: Sequence[Instance] | None = None
+    problem = ""
+    try:
+        instances = None if local else session.client.list_instances()
+    except AutoscalerError as error:
+        problem = str(error)
+    if cluster is not None and instances is not None:
+        instances = [i for i in instances if cluster_of(i) == cluster]
+    events = session.events.tail(last_events if cluster is None else 1000)
+    if cluster is not None:
+        # What concerns all clusters names none.
+        events = [e for e in events if e.get("cluster") in (None, cluster)]
+    charges: dict[str, list[Charge]] = {}
+    unreported: dict[str, list[Charge]] = {}
+    closures: list[UnavailableOffering] = []
+    try:
+        for name in session.ledger.clusters():
+            if cluster in (None, name):
+                charges[name] = session.ledger.charges(name)
+                unreported[name] = session.ledger.unreported(name)
+        closures = session.unavailable_offerings.all()
+    except StateError as error:
+        problem = problem or str(error)
+    return StatusReport(
+        session.clock(),
+        instances,
+        charges,
+        closures,
+        events[len(events) - last_events :] if last_events < len(events) else events,
+        problem,
+        unreported=unreported,
+    )
+
+
+def render(report: StatusReport) -> str:
     """Several lines, each ended."""
-    parts = [_running(snapshot), _spend(snapshot), _closed(snapshot), _events(snapshot)]
-    parts += [_head(cluster, words) for cluster, words in sorted(snapshot.heads.items())]
+    parts = [_running(report), _spend(report), _closed(report), _events(report)]
+    parts += [_head(cluster, words) for cluster, words in sorted(report.heads.items())]
     return "\n".join("".join(f"{line}\n" for line in part) for part in parts if part)
 
 
@@ -49,10 +112,10 @@ def cluster_of(instance: Instance) -> str:
     return instance.tags.get(CLUSTER) or "-"
 
 
-def _running(snapshot: Snapshot) -> list[str]:
-    if snapshot.instances is None:
-        return [f"instances unknown: {snapshot.problem}"] if snapshot.problem else []
-    present = [i for i in snapshot.instances if not i.status.is_gone]
+def _running(report: StatusReport) -> list[str]:
+    if report.instances is None:
+        return [f"instances unknown: {report.problem}"] if report.problem else []
+    present = [i for i in report.instances if not i.status.is_gone]
     if not present:
         return ["0 instances, $0.00/h"]
     billing = [i for i in present if i.status is not Status.TERMINATING]
@@ -63,7 +126,7 @@ def _running(snapshot: Snapshot) -> list[str]:
     )
     count = f"{len(billing)} instance{'' if len(billing) == 1 else 's'}"
     ordered = sorted(present, key=lambda i: (cluster_of(i), kind_of(i), i.id))
-    rows = [_instance_row(i, snapshot.now_s) for i in ordered]
+    rows = [_instance_row(i, report.now_s) for i in ordered]
     return [f"{count}, {dollars(sum(known))}/h{unknown}", *_table(rows)]
 
 
@@ -83,19 +146,19 @@ def _instance_row(instance: Instance, now_s: float) -> tuple[str, ...]:
     )
 
 
-def _spend(snapshot: Snapshot) -> list[str]:
-    lines = [snapshot.problem] if snapshot.problem and snapshot.instances is not None else []
-    for cluster, charges in sorted(snapshot.charges.items()):
+def _spend(report: StatusReport) -> list[str]:
+    lines = [report.problem] if report.problem and report.instances is not None else []
+    for cluster, charges in sorted(report.charges.items()):
         burn = burn_cents_per_hour(charges)
-        cost = cost_in_words(charges, snapshot.unreported.get(cluster, ()), snapshot.now_s)
+        cost = cost_in_words(charges, report.unreported.get(cluster, ()), report.now_s)
         rate = "" if not burn else f", {dollars(burn)}/h now"
         lines.append(f"{cluster}: as far as this machine knows, this run has cost {cost}{rate}")
     return lines
 
 
-def _closed(snapshot: Snapshot) -> list[str]:
-    now_s = snapshot.now_s
-    closed = [c for c in snapshot.closures if retry_s(c, advertised=False) > now_s]
+def _closed(report: StatusReport) -> list[str]:
+    now_s = report.now_s
+    closed = [c for c in report.closures if retry_s(c, advertised=False) > now_s]
     if not closed:
         return []
     rows = [
@@ -111,10 +174,10 @@ def _closed(snapshot: Snapshot) -> list[str]:
     return ["not tried now:", *_table(rows)]
 
 
-def _events(snapshot: Snapshot) -> list[str]:
-    if not snapshot.events:
+def _events(report: StatusReport) -> list[str]:
+    if not report.events:
         return []
-    return ["last events:", *(f"  {event_line(event)}" for event in snapshot.events)]
+    return ["last events:", *(f"  {event_line(event)}" for event in report.events)]
 
 
 def _head(cluster: str, words: str) -> list[str]:
@@ -153,80 +216,17 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def run(cluster: str | None, last_events: int, *, local: bool, as_json: bool) -> int:
-    """Prints this machine's records, Lambda's list as it is now, and what the heads say.
-
-    Returns 1 if one of the first two could not be read. Raises AuthError, ConfigError.
-    """
-    snapshot = look(open_session(), cluster, last_events, local=local)
-    if not local and not on_head():
-        snapshot = replace(snapshot, heads=_ask_heads(snapshot, last_events, as_json))
-    sys.stdout.write(json.dumps(_as_json(snapshot)) + "\n" if as_json else render(snapshot))
-    return 1 if snapshot.problem else 0
-
-
-def _ask_heads(snapshot: Snapshot, last_events: int, as_json: bool) -> dict[str, str]:
-    """By cluster: what its head says, or why it was not asked."""
-    words = [f"--events={last_events}", *(["--json"] if as_json else [])]
-    said: dict[str, str] = {}
-    for instance in snapshot.instances or ():
-        if kind_of(instance) == KIND_HEAD and instance.status is Status.ACTIVE and instance.ip:
-            try:
-                said[cluster_of(instance)] = ask_head(instance.ip, words)
-            except UnavailableError as error:
-                said[cluster_of(instance)] = str(error)
-    return said
-
-
-def look(
-    session: Session, cluster: str | None, last_events: int, *, local: bool = False
-) -> Snapshot:
-    """One list request, none with `local`; whatever it finds, the local state is shown."""
-    instances: Sequence[Instance] | None = None
-    problem = ""
-    try:
-        instances = None if local else session.client.list_instances()
-    except AutoscalerError as error:
-        problem = str(error)
-    if cluster is not None and instances is not None:
-        instances = [i for i in instances if cluster_of(i) == cluster]
-    events = session.events.tail(last_events if cluster is None else 1000)
-    if cluster is not None:
-        # What concerns all clusters names none.
-        events = [e for e in events if e.get("cluster") in (None, cluster)]
-    charges: dict[str, list[Charge]] = {}
-    unreported: dict[str, list[Charge]] = {}
-    closures: list[UnavailableOffering] = []
-    try:
-        for name in session.ledger.clusters():
-            if cluster in (None, name):
-                charges[name] = session.ledger.charges(name)
-                unreported[name] = session.ledger.unreported(name)
-        closures = session.unavailable_offerings.all()
-    except StateError as error:
-        problem = problem or str(error)
-    return Snapshot(
-        session.clock(),
-        instances,
-        charges,
-        closures,
-        events[len(events) - last_events :] if last_events < len(events) else events,
-        problem,
-        unreported=unreported,
-    )
-
-
-def _as_json(snapshot: Snapshot) -> dict[str, object]:
-    instances = snapshot.instances
+def _as_json(report: StatusReport) -> dict[str, object]:
+    instances = report.instances
     return {
-        "now": snapshot.now_s,
-        "problem": snapshot.problem or None,
+        "now": report.now_s,
+        "problem": report.problem or None,
         "instances": None if instances is None else [asdict(i) for i in instances],
-        "charges": {name: [asdict(c) for c in cs] for name, cs in snapshot.charges.items()},
-        "unreported": {name: [asdict(c) for c in cs] for name, cs in snapshot.unreported.items()},
-        "closed": [asdict(c) for c in snapshot.closures],
-        "events": [dict(e) for e in snapshot.events],
-        "heads": {name: _parsed(words) for name, words in snapshot.heads.items()},
+        "charges": {name: [asdict(c) for c in cs] for name, cs in report.charges.items()},
+        "unreported": {name: [asdict(c) for c in cs] for name, cs in report.unreported.items()},
+        "closed": [asdict(c) for c in report.closures],
+        "events": [dict(e) for e in report.events],
+        "heads": {name: _parsed(words) for name, words in report.heads.items()},
     }
 
 

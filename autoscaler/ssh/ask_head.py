@@ -1,7 +1,7 @@
-"""What a cluster's head knows and the laptop does not: the refusals and retries for its workers.
+"""The question to a cluster's head, over ssh: `raylambda status --local`.
 
-The head launches them, so its state and its event log have it all. `raylambda status` asks the
-heads that it finds for it, over ssh.
+The head launches the workers, so its state and its event log have their refusals and retries,
+of which the laptop knows nothing.
 """
 
 import subprocess
@@ -23,10 +23,10 @@ _OPTIONS = (
 
 
 def ask_head(ip: str, words: Sequence[str]) -> str:
-    """The output of `raylambda status --local` and more words on a head.
+    """The output of `raylambda status --local` with more `words` on a head.
 
-    With the key that `ray up` made for this machine's clusters, and with the user's own.
-    Raises UnavailableError, whose message says how to see it otherwise.
+    Logs in with the key that `ray up` made for this machine's clusters, or the user's own.
+    Raises UnavailableError, whose message names another command that shows it.
     """
     own_key = home_dir() / "id_ed25519"
     identity = ("-i", str(own_key)) if own_key.exists() else ()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from autoscaler.commands import check_head
 from autoscaler.commands.check_head import code_digest, describe, wait_for_monitor
 from autoscaler.errors import MonitorError
 from autoscaler.events import EventLog
@@ -123,3 +124,10 @@ def test_none_at_all(head: Head) -> None:
 def test_the_version_names_the_code_as_it_is() -> None:
     assert f"(code {code_digest()})" in describe()
     assert describe().startswith("raylambda 0.") and ", Ray 2." in describe()
+
+
+def test_the_version_is_the_whole_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes have the project file beside the package, and no installed package."""
+    monkeypatch.setattr(check_head, "version", lambda name: {"ray": "2.60.0"}[name])
+    assert check_head.describe().startswith("raylambda 0.1.0 (code ")
+    assert (check_head._PACKAGE / "cli.py").is_file()

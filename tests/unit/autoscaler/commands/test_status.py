@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from autoscaler import cli
-from autoscaler.commands.status import Snapshot, duration, event_line, render
+from autoscaler.commands.status import StatusReport, duration, event_line, render
 from autoscaler.domain import Charge, Instance, InstanceType, LaunchRequest, Offering, Status
 from autoscaler.events import EventLog
 from autoscaler.instances.unavailable_offerings import Reason, UnavailableOffering
@@ -34,9 +34,9 @@ def of_cluster(kind: str, node_type: str, age_s: float) -> dict[str, str]:
     }
 
 
-def snapshot(**fields: object) -> Snapshot:
+def snapshot(**fields: object) -> StatusReport:
     base: dict[str, object] = {"instances": [], "charges": {}, "closures": [], "events": []}
-    return Snapshot(NOW_S, **{**base, **fields})  # type: ignore[arg-type]
+    return StatusReport(NOW_S, **{**base, **fields})  # type: ignore[arg-type]
 
 
 def test_nothing_runs() -> None:
