@@ -21,12 +21,17 @@ _BRACKETS = {")": "(", "]": "[", "}": "{"}
 
 @dataclass(frozen=True)
 class PIISpan:
-    """Characters [start, end) that the classifier calls `label`, with its probability."""
+    """Characters [start, end) found to be `label`, with their probability.
+
+    `found_by` is "probe", or the check that proves a structure ("mod 97", "Luhn"): then the
+    score is 1.
+    """
 
     start: int
     end: int
     label: str
     score: float
+    found_by: str = "probe"
 
 
 @dataclass(frozen=True)
