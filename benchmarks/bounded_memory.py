@@ -105,11 +105,11 @@ def measure_stream(folder: Path, factor: int) -> dict[str, int]:
     entries = []
     for index in range(STREAM_SHARDS * factor):
         values = torch.randn(SHARD_ROWS, D_IN, generator=torch.Generator().manual_seed(index))
-        rows = Rows(values.bfloat16(), numbers, numbers.clone(), numbers + 1)
+        rows = Rows(values.bfloat16(), numbers, numbers.clone(), numbers + 1, numbers < 0)
         entries.append(commit_shard(store, index, rows).entry())
     spec = SetSpec("none", "random", "0", 1, "float32", "0", SHARD_ROWS)
     n_rows = SHARD_ROWS * len(entries)
-    manifest = SetManifest(spec, D_IN, 1, n_rows, [0.0] * D_IN, 1.0, entries)
+    manifest = SetManifest(spec, D_IN, 1, n_rows, 0, 0, None, [0.0] * D_IN, 1.0, entries)
     stream = ActivationStream(ActivationSet(store, manifest), batch_size=1024, seed=0)
     for step in range(stream.steps_per_epoch + 1):
         stream.batch(step)

@@ -79,6 +79,7 @@ def _facts(
         "Host model": train.manifest.spec.description,
         "Texts": f"{prepared.dataset.source}: {documents}",
         "Activations": f"{train.n_rows:,} training tokens of width {train.d_in}",
+        **({"Attention sinks": train.sinks_in_words} if train.manifest.n_sinks else {}),
         "SAE": f"{train.d_in} -> {config.n_latents:,} latents, {config.k} active per token",
         "Held-out FVU": f"{history['checks'][-1]['fvu']:.3f}",
         "Dead latents": f"{history['dead_share'][-1]:.1%}",

@@ -27,7 +27,10 @@ def numbered_rows(document_sizes: list[int]) -> Rows:
         torch.arange(len(document_sizes)), torch.tensor(document_sizes)
     )
     token = torch.cat([torch.arange(size) for size in document_sizes])
-    return Rows(activations.bfloat16(), document.int(), (2 * token).int(), (2 * token + 1).int())
+    sink = torch.zeros(n_rows, dtype=torch.bool)
+    return Rows(
+        activations.bfloat16(), document.int(), (2 * token).int(), (2 * token + 1).int(), sink
+    )
 
 
 def row_numbers(activations: torch.Tensor) -> list[int]:
@@ -52,9 +55,21 @@ def finish_set(
     n_rows = sum(record.rows for record in records)
     total = np.sum([record.sum for record in records], axis=0)
     squares = sum(record.sum_squares for record in records)
-    mean, scale = mean_and_scale(total, squares, n_rows)
+    n_sinks = sum(record.sinks for record in records)
+    mean, scale = mean_and_scale(total, squares, n_rows - n_sinks)
     spec = SetSpec("none", "made for a test", "0" * 64, 1, "float32", "0" * 64, shard_rows)
     entries = [record.entry() for record in records]
-    manifest = SetManifest(spec, len(mean), n_documents, n_rows, mean.tolist(), scale, entries)
+    manifest = SetManifest(
+        spec=spec,
+        d_in=len(mean),
+        n_documents=n_documents,
+        n_rows=n_rows,
+        n_sinks=n_sinks,
+        n_first_sinks=sum(record.first_sinks for record in records),
+        sink_radius=records[0].sink_radius,
+        mean=mean.tolist(),
+        scale=scale,
+        shards=entries,
+    )
     store.write_json(MANIFEST_NAME, manifest.to_json())
     return ActivationSet.open(store)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.errors import ConfigError, CorruptFileError
+from data.errors import ConfigError, CorruptFileError, DataError
 from data.storage import Store
 from ray_jobs.activations.harvest_pool import HarvestPool
 from ray_jobs.activations.harvester import RowPlan, ShardTask, plan_rows
@@ -31,6 +31,7 @@ from ray_jobs.activations.manifest import (
     shard_name,
 )
 from ray_jobs.activations.shards import ActivationSet
+from ray_jobs.activations.sinks import sample
 
 logger = logging.getLogger(__name__)
 
@@ -88,15 +89,18 @@ def harvest(
     plan = plan_rows(documents, host.tokenize, shard_rows)
     finished = _finished(plan, present)
     tally = _Tally(folder, plan, finished)
+    texts = tuple(documents[i] for i in sample(len(documents)))
     unfinished = [index for index in range(plan.n_shards) if index not in finished]
     with nullcontext(pool) if pool else HarvestPool(model, layer, dtype=dtype) as actors:
-        for record in actors.run(folder, unfinished, lambda i: _task(documents, plan, i)):
+        for record in actors.run(folder, unfinished, lambda i: _task(documents, plan, i, texts)):
             progress = tally.add(record, time.monotonic() - actors.started_s)
             if on_progress is not None:
                 on_progress(progress)
     manifest = tally.manifest(spec, host.d_in, len(documents))
     folder.write_json(MANIFEST_NAME, manifest.to_json())
     logger.info("activations: %s rows in %s", f"{manifest.n_rows:,}", folder.uri)
+    if manifest.n_sinks:
+        logger.warning("activations: %s", ActivationSet(folder, manifest).sinks_in_words)
     return ActivationSet(folder, manifest)
 
 
@@ -128,11 +132,14 @@ def _finished(plan: RowPlan, present: set[str]) -> set[int]:
     return finished
 
 
-def _task(documents: Sequence[str], plan: RowPlan, index: int) -> ShardTask:
+def _task(
+    documents: Sequence[str], plan: RowPlan, index: int, sample: tuple[str, ...]
+) -> ShardTask:
     # The texts travel with the task: a shard's few hundred kilobytes at a time, instead of the
     # whole corpus in every node's object store.
     shard = plan.shard(index)
-    return ShardTask(shard, list(documents[shard.first_document : shard.stop_document]))
+    texts = list(documents[shard.first_document : shard.stop_document])
+    return ShardTask(shard, texts, sample)
 
 
 class _Tally:
@@ -147,6 +154,8 @@ class _Tally:
         self._entries: list[ShardEntry] = []
         self._sum: np.ndarray | float = 0.0
         self._sum_squares = 0.0
+        self._first_sinks = 0
+        self._sink_radius: float | None = None
         self._shards_done = len(finished)
         self._rows_before = sum(plan.shard(index).rows for index in finished)
         self._rows_new = 0
@@ -172,14 +181,29 @@ class _Tally:
         """The manifest, once every shard is finished."""
         self._fold()
         assert len(self._entries) == self._plan.n_shards, "every shard is finished"
-        n_rows = self._plan.n_rows
-        mean, scale = mean_and_scale(np.asarray(self._sum), self._sum_squares, n_rows)
-        return SetManifest(spec, d_in, n_documents, n_rows, mean.tolist(), scale, self._entries)
+        n_rows, n_sinks = self._plan.n_rows, sum(entry.sinks for entry in self._entries)
+        if n_sinks == n_rows:
+            raise DataError("every token is an attention sink: give longer texts")
+        mean, scale = mean_and_scale(np.asarray(self._sum), self._sum_squares, n_rows - n_sinks)
+        return SetManifest(
+            spec=spec,
+            d_in=d_in,
+            n_documents=n_documents,
+            n_rows=n_rows,
+            n_sinks=n_sinks,
+            n_first_sinks=self._first_sinks,
+            sink_radius=self._sink_radius,
+            mean=mean.tolist(),
+            scale=scale,
+            shards=self._entries,
+        )
 
     def _fold(self) -> None:
         while (record := self._next()) is not None:
             self._sum = self._sum + np.array(record.sum)
             self._sum_squares += record.sum_squares
+            self._first_sinks += record.first_sinks
+            self._sink_radius = record.sink_radius
             self._entries.append(record.entry())
 
     def _next(self) -> ShardRecord | None:

@@ -13,7 +13,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, Worker
 from data.errors import ConfigError, JobError
 from data.storage import Store
 from data.storage.probe import Probe
-from ray_jobs.activations.harvester import ShardTask, make_shard
+from ray_jobs.activations.harvester import ShardTask, make_shard, sink_rule_of
 from ray_jobs.activations.host_model import HostModel
 from ray_jobs.activations.manifest import ShardRecord
 from ray_jobs.runtime.cluster import has_gpus
@@ -47,10 +47,13 @@ class Harvester:
             torch.set_num_threads(1)
         name, layer, dtype = host
         self._model = HostModel(name, layer, dtype=dtype, device=device)
+        self._sample: tuple[str, ...] | None = None
 
     def make_shard(self, store: Store, task: ShardTask) -> ShardRecord:
         """Compute and commit one shard (see `harvester.make_shard`)."""
-        return make_shard(self._model, store, task)
+        if task.sample != self._sample:
+            self._rule, self._sample = sink_rule_of(self._model, task), task.sample
+        return make_shard(self._model, store, task, self._rule)
 
 
 class HarvestPool:

@@ -4,6 +4,7 @@ The plan says which documents and rows each shard holds before any activation is
 `make_shard` runs anywhere; `harvest` runs it in Ray actors.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -17,6 +18,7 @@ from data.storage import Store
 from ray_jobs.activations.host_model import HostModel
 from ray_jobs.activations.manifest import ShardRecord, record_name, shard_name
 from ray_jobs.activations.shards import Rows
+from ray_jobs.activations.sinks import SAMPLE_ROWS, SinkRule, find_sink_rule
 from ray_jobs.activations.tokens import TokenizedText
 
 _CHUNK_DOCUMENTS = 512
@@ -87,14 +89,29 @@ def plan_rows(
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard's plan and the texts of its documents: all that an actor needs for it."""
+    """A shard's plan and the texts of its documents: all that an actor needs for it.
+
+    `sample` are texts of the whole corpus, by which attention sinks are told; none: the shard's.
+    """
 
     plan: ShardPlan
     texts: list[str]
+    sample: tuple[str, ...] = ()
 
 
-def make_shard(model: HostModel, store: Store, task: ShardTask) -> ShardRecord:
+def sink_rule_of(model: HostModel, task: ShardTask) -> SinkRule:
+    """The rule for attention sinks, from the task's sample; the same for every shard of a set."""
+    tokens = model.tokenize(list(task.sample) or task.texts)
+    bounds = [(0, min(text.n_rows, SAMPLE_ROWS)) for text in tokens]
+    return find_sink_rule([rows for rows in model.rows(tokens, bounds) if len(rows)])
+
+
+def make_shard(
+    model: HostModel, store: Store, task: ShardTask, rule: SinkRule | None = None
+) -> ShardRecord:
     """Compute one shard and commit it: bytes first, then its record. Idempotent.
+
+    `rule` is that of `sink_rule_of`, for a caller that has it already.
 
     The bytes depend on nothing but the task, the model and the kind of processor.
     Errors: NonFiniteError naming shard and document, before anything is written.
@@ -112,15 +129,22 @@ def make_shard(model: HostModel, store: Store, task: ShardTask) -> ShardRecord:
     )
     start, end = torch.from_numpy(offsets).unbind(1)
     # Clones, since safetensors refuses the shared storage of two views.
-    rows = Rows(activations, torch.from_numpy(document), start.clone(), end.clone())
-    return commit_shard(store, plan.index, rows)
+    rule = rule or sink_rule_of(model, task)
+    sink = rule.is_sink(activations)
+    rows = Rows(activations, torch.from_numpy(document), start.clone(), end.clone(), sink)
+    return commit_shard(store, plan.index, rows, skip=plan.skip, sink_radius=rule.radius)
 
 
-def commit_shard(store: Store, index: int, rows: Rows) -> ShardRecord:
-    """Write a shard's bytes, then its record. Errors: NonFiniteError before anything is written,
-    StorageError."""
+def commit_shard(
+    store: Store, index: int, rows: Rows, *, skip: int = 0, sink_radius: float = math.inf
+) -> ShardRecord:
+    """Write a shard's bytes, then its record.
+
+    `skip` rows of its first document are in the shard before; `sink_radius` is told in the record.
+    Errors: NonFiniteError before anything is written, StorageError.
+    """
     _check_finite(rows, index)
-    total, squares = _sums(rows.activations)
+    total, squares = _sums(rows.ordinary)
     written = store.write_bytes(shard_name(index), save(vars(rows)))
     record = ShardRecord(
         index=index,
@@ -129,6 +153,9 @@ def commit_shard(store: Store, index: int, rows: Rows) -> ShardRecord:
         last_document=int(rows.document[-1]),
         size_bytes=written.size_bytes,
         sha256=written.sha256,
+        sinks=int(rows.sink.sum()),
+        first_sinks=int((rows.sink & _first_of_document(rows, skip)).sum()),
+        sink_radius=sink_radius if math.isfinite(sink_radius) else None,
         sum=total,
         sum_squares=squares,
     )
@@ -150,6 +177,14 @@ def _row_bounds(plan: ShardPlan, tokens: Sequence[TokenizedText]) -> list[tuple[
             f"counted {plan.rows}: the nodes' tokenizers or libraries differ"
         )
     return bounds
+
+
+def _first_of_document(rows: Rows, skip: int) -> Tensor:
+    """bool (n,): whether a row is its document's first."""
+    first = torch.ones(len(rows), dtype=torch.bool)
+    first[1:] = rows.document.diff() != 0
+    first[0] = skip == 0
+    return first
 
 
 def _check_finite(rows: Rows, shard: int) -> None:

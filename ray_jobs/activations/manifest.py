@@ -20,7 +20,7 @@ import numpy as np
 from data.errors import CorruptFileError
 from data.storage import FileRecord
 
-FORMAT = "raylambda-activations-1"
+FORMAT = "raylambda-activations-2"
 MANIFEST_NAME = "manifest.json"
 
 
@@ -53,7 +53,10 @@ class ShardRecord:
 
     rows            activations in it
     first_document  document of its first row; last_document of its last row
-    sum, sum_squares  over its bf16 rows, in float64: per dimension, and over all dimensions
+    sinks           attention sinks among its rows (see `sinks`), and how many of them are the
+                    first of their document
+    sink_radius     of the rule that found them; None where no distance makes a sink
+    sum, sum_squares  over its other bf16 rows, in float64: per dimension, and over all dimensions
     """
 
     index: int
@@ -62,13 +65,21 @@ class ShardRecord:
     last_document: int
     size_bytes: int
     sha256: str
+    sinks: int
+    first_sinks: int
+    sink_radius: float | None
     sum: list[float]
     sum_squares: float
 
     def entry(self) -> "ShardEntry":
         """The record without its sums."""
         return ShardEntry(
-            self.rows, self.first_document, self.last_document, self.size_bytes, self.sha256
+            rows=self.rows,
+            sinks=self.sinks,
+            first_document=self.first_document,
+            last_document=self.last_document,
+            size_bytes=self.size_bytes,
+            sha256=self.sha256,
         )
 
 
@@ -77,10 +88,15 @@ class ShardEntry:
     """A shard as the manifest lists it: its record without the sums."""
 
     rows: int
+    sinks: int
     first_document: int
     last_document: int
     size_bytes: int
     sha256: str
+
+    @property
+    def ordinary_rows(self) -> int:
+        return self.rows - self.sinks
 
     @property
     def file(self) -> FileRecord:
@@ -89,12 +105,20 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class SetManifest:
-    """A whole set. `mean` and `scale` centre and scale it: E ||(x - mean) * scale||^2 = d_in."""
+    """A whole set.
+
+    mean, scale   centre and scale its ordinary rows: E ||(x - mean) * scale||^2 = d_in
+    n_sinks       attention sinks among its rows, of which `n_first_sinks` are first of a document
+    sink_radius   distance from the mean beyond which they lie; None where no distance makes one
+    """
 
     spec: SetSpec
     d_in: int
     n_documents: int
     n_rows: int
+    n_sinks: int
+    n_first_sinks: int
+    sink_radius: float | None
     mean: list[float]
     scale: float
     shards: list[ShardEntry]
@@ -111,10 +135,16 @@ class SetManifest:
             return cls(
                 spec=SetSpec(**value["spec"]),
                 shards=[ShardEntry(**entry) for entry in value["shards"]],
-                **{key: value[key] for key in ("d_in", "n_documents", "n_rows", "mean", "scale")},
+                **{key: value[key] for key in _FIELDS},
             )
         except (KeyError, TypeError) as error:
             raise CorruptFileError(f"{where} is no {FORMAT} manifest: delete it") from error
+
+
+_FIELDS = (
+    *("d_in", "n_documents", "n_rows", "n_sinks", "n_first_sinks", "sink_radius"),
+    *("mean", "scale"),
+)
 
 
 def shard_name(index: int) -> str:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -23,6 +24,7 @@ from data.errors import CorruptFileError, DataError
 from data.storage import FileRecord, Store
 from data.storage.location import parse_location
 from ray_jobs.activations.manifest import MANIFEST_NAME, SetManifest, shard_name
+from ray_jobs.activations.sinks import SinkRule, sinks_in_words
 
 
 @dataclass(frozen=True)
@@ -30,30 +32,32 @@ class Rows:
     """Activations and where they come from.
 
     activations (n, d_in) bfloat16; document (n,) int32, its number in the data set;
-    start, end (n,) int32: characters [start, end) of that document.
+    start, end (n,) int32: characters [start, end) of that document; sink (n,) bool: whether it
+    is an attention sink.
     """
 
     activations: Tensor
     document: Tensor
     start: Tensor
     end: Tensor
+    sink: Tensor
 
     def __len__(self) -> int:
         return len(self.activations)
 
     def __getitem__(self, part: slice) -> "Rows":
         """Views of a range of rows."""
-        return Rows(self.activations[part], self.document[part], self.start[part], self.end[part])
+        return Rows(*(tensor[part] for tensor in vars(self).values()))
+
+    @property
+    def ordinary(self) -> Tensor:
+        """Activations of the rows that are no sinks; a view where all are."""
+        return self.activations[~self.sink] if self.sink.any() else self.activations
 
     @staticmethod
     def concat(parts: "list[Rows]") -> "Rows":
         """A copy of all rows of `parts`, which are not none."""
-        return Rows(
-            torch.cat([part.activations for part in parts]),
-            torch.cat([part.document for part in parts]),
-            torch.cat([part.start for part in parts]),
-            torch.cat([part.end for part in parts]),
-        )
+        return Rows(*map(torch.cat, zip(*(vars(part).values() for part in parts), strict=True)))
 
 
 class ShardFiles:
@@ -127,8 +131,7 @@ def default_cache_dir() -> Path:
 
 
 def _map(path: Path) -> Rows:
-    tensors = load_file(path)
-    return Rows(tensors["activations"], tensors["document"], tensors["start"], tensors["end"])
+    return Rows(**load_file(path))
 
 
 def _record_of(path: Path) -> FileRecord | None:
@@ -187,6 +190,11 @@ class ActivationSet:
         return self.manifest.n_rows
 
     @property
+    def n_ordinary(self) -> int:
+        """Rows that are no attention sinks: those that a training sees."""
+        return self.manifest.n_rows - self.manifest.n_sinks
+
+    @property
     def n_documents(self) -> int:
         """Documents harvested, those without a token included."""
         return self.manifest.n_documents
@@ -197,13 +205,37 @@ class ActivationSet:
 
     @cached_property
     def mean(self) -> Tensor:
-        """(d_in,) float32, over all rows."""
+        """(d_in,) float32, over all ordinary rows."""
         return torch.tensor(self.manifest.mean, dtype=torch.float32)
 
     @property
     def scale(self) -> float:
-        """Makes E ||(x - mean) * scale||^2 equal d_in, over all rows."""
+        """Makes E ||(x - mean) * scale||^2 equal d_in, over all ordinary rows."""
         return self.manifest.scale
+
+    @property
+    def sinks_in_words(self) -> str:
+        """How many rows a training leaves out, and why."""
+        manifest = self.manifest
+        return sinks_in_words(manifest.n_sinks, manifest.n_first_sinks, manifest.n_rows)
+
+    @property
+    def sink_counts(self) -> dict[str, Any]:
+        """The sinks as `training_history.json` and manifests have them."""
+        manifest = self.manifest
+        return {
+            "tokens": manifest.n_sinks,
+            "share": manifest.n_sinks / manifest.n_rows,
+            "first": manifest.n_first_sinks,
+            "radius": manifest.sink_radius,
+        }
+
+    @property
+    def sink_rule(self) -> SinkRule | None:
+        """What tells this host's attention sinks by their activations; None where it has none."""
+        if self.manifest.sink_radius is None or not self.manifest.n_sinks:
+            return None
+        return SinkRule(self.mean, self.manifest.sink_radius)
 
     def normalise(self, activations: Tensor) -> Tensor:
         """(x - mean) * scale in float32, on the device of `activations` (..., d_in)."""

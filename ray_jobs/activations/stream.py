@@ -130,9 +130,9 @@ class ActivationStream:
         _check(activation_set, batch_size, window_shards, rank, world_size)
         self.activation_set = activation_set
         self.batch_size = batch_size
-        self.steps_per_epoch = activation_set.n_rows // batch_size
+        self.steps_per_epoch = activation_set.n_ordinary // batch_size
         self.device = torch.device(device)
-        rows = tuple(shard.rows for shard in activation_set.manifest.shards)
+        rows = tuple(shard.ordinary_rows for shard in activation_set.manifest.shards)
         self._order = ShuffleOrder(rows, window_shards, seed)
         self._slice = RankSlice(batch_size, rank, world_size)
         self._files = activation_set.files(keep=2 * window_shards, cache_dir=cache_dir)
@@ -193,7 +193,7 @@ class ActivationStream:
         result = _mapped(len(wanted), self.activation_set.d_in)
         first = 0
         for shard in order.windows[window]:
-            rows = self._files.load(shard).activations
+            rows = self._files.load(shard).ordinary
             places = np.flatnonzero((wanted >= first) & (wanted < first + len(rows)))
             source = torch.from_numpy(wanted[places] - first)
             result[torch.from_numpy(places)] = rows[source]
@@ -219,9 +219,9 @@ def _following(order: EpochOrder, window: int) -> _WindowKey:
 def _check(
     activation_set: ActivationSet, batch_size: int, window_shards: int, rank: int, world_size: int
 ) -> None:
-    if not 1 <= batch_size <= activation_set.n_rows:
+    if not 1 <= batch_size <= activation_set.n_ordinary:
         raise ConfigError(
-            "batch_size", f"{batch_size} is outside 1..{activation_set.n_rows}, the set's rows"
+            "batch_size", f"{batch_size} is outside 1..{activation_set.n_ordinary}, the set's rows"
         )
     if window_shards < 1:
         raise ConfigError("window_shards", f"{window_shards} is below 1")

@@ -19,14 +19,18 @@ from torch import Tensor
 
 from data.errors import DataError
 from data.storage import Store
+from ray_jobs.activations.sinks import SinkRule
 from ray_jobs.pii.crf import Chain, log_sums, segment_probability, viterbi
-from ray_jobs.pii.features import Features, document_rows, surface_categories
+from ray_jobs.pii.features import Features, document_rows, features_of, surface_categories
 from ray_jobs.pii.probes import TokenProbe, batches_of
 from ray_jobs.pii.spans import OUTSIDE, PIISpan, TagScheme, character_segments
+from ray_jobs.pii.structure import find_structures, with_structures
+from ray_jobs.sae.model import TopKSAE
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 _FORMAT = "raylambda-pii-classifier-1"
+_SINK_CENTRE = "sink_centre"
 _BATCH_TOKENS = 4096
 
 
@@ -74,19 +78,31 @@ class Classifier:
     threshold   in (0, 1): how probable O must be, against the best tag, to win a token; it
                 enters as log(threshold / (1 - threshold)) on the score of O. 0.5 is the
                 plain Viterbi path, less finds more spans.
+    sinks       tells the host's attention sinks, whose features are those of an average token
     """
 
     probe: TokenProbe
     threshold: float
     origin: Origin
+    sinks: SinkRule | None = None
+
+    def features(self, activations: Tensor, sae: TopKSAE | None) -> Features:
+        """What the probe reads of activations (N, d_in); `sae` is the one it was trained with."""
+        return features_of(activations, sae, self.sinks)
 
     def spans(self, texts: list[Text], features: Features) -> list[list[PIISpan]]:
-        """Spans of each text in order; `features` are those of all their tokens, end to end."""
+        """Spans of each text in order; `features` are those of all their tokens, end to end.
+
+        What its form proves to be one of this classifier's types stands in place of what the
+        probe says of the same characters (see `structure`).
+        """
         found: list[list[PIISpan]] = [[] for _ in texts]
+        labels = self.probe.scheme.labels
         for batch in self.emissions(texts, features):
             spans = self._decode(batch, [texts[d] for d in batch.documents])
             for document, its_spans in zip(batch.documents, spans, strict=True):
-                found[document] = its_spans
+                structures = find_structures(texts[document].text)
+                found[document] = with_structures(its_spans, structures, labels)
         return found
 
     def _decode(self, batch: "Batch", texts: list[Text]) -> list[list[PIISpan]]:
@@ -128,6 +144,8 @@ class Classifier:
     def save(self, store: Store) -> None:
         """Write the two files, weights first, into a store's directory."""
         weights = {name: value.contiguous() for name, value in self.probe.state_dict().items()}
+        if self.sinks is not None:
+            weights[_SINK_CENTRE] = self.sinks.centre
         store.write_bytes(WEIGHTS_NAME, save(weights))
         config = {
             "format": _FORMAT,
@@ -135,6 +153,7 @@ class Classifier:
             "window": self.probe.window,
             "n_features": self.probe.weight.shape[0],
             "threshold": self.threshold,
+            "sink_radius": None if self.sinks is None else self.sinks.radius,
             "origin": asdict(self.origin),
         }
         store.write_json(CONFIG_NAME, config)
@@ -149,9 +168,13 @@ class Classifier:
                 raise ValueError(f"format {config['format']!r} is not {_FORMAT!r}")
             scheme = TagScheme(tuple(config["labels"]))
             probe = TokenProbe(config["n_features"], config["window"], scheme)
-            classifier = cls(probe.eval(), float(config["threshold"]), Origin(**config["origin"]))
+            threshold, origin = float(config["threshold"]), Origin(**config["origin"])
             path = folder / WEIGHTS_NAME
-            probe.load_state_dict(load_file(path))
+            weights = load_file(path)
+            centre, radius = weights.pop(_SINK_CENTRE, None), config.get("sink_radius")
+            sinks = None if centre is None else SinkRule(centre, float(radius))
+            probe.load_state_dict(weights)
+            classifier = cls(probe.eval(), threshold, origin, sinks)
         except FileNotFoundError as error:
             raise DataError(f"classifier {folder}: {path.name} is missing") from error
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:

@@ -114,9 +114,8 @@ class SAEPIIDetector:
     def detect_tokens(self, texts: Sequence[str], tokens: HostTokens) -> list[list[PIISpan]]:
         """As `detect_batch`, for texts that the host model has already been run over."""
         from ray_jobs.pii.classifier import Text
-        from ray_jobs.pii.features import features_of
 
-        features = features_of(tokens.activations, self._sae)
+        features = self.classifier.features(tokens.activations, self._sae)
         offsets = tokens.document_offsets()
         return self.classifier.spans(list(map(Text, texts, offsets)), features)
 

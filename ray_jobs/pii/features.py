@@ -18,6 +18,7 @@ from torch import Tensor
 from data.errors import DataError
 from ray_jobs.activations.host_model import HostModel
 from ray_jobs.activations.shards import ActivationSet
+from ray_jobs.activations.sinks import SinkRule, find_sink_rule, sample
 from ray_jobs.sae.model import TopKSAE
 
 _ENCODE_ROWS = 8192
@@ -42,6 +43,14 @@ class HostTokens:
     def document_offsets(self) -> list[np.ndarray]:
         """Offsets (T, 2) of each document."""
         return np.split(self.offsets, np.cumsum(self.lengths)[:-1]) if self.lengths else []
+
+    def sink_rule(self) -> SinkRule | None:
+        """Tells attention sinks, by a sample of the documents; None where it finds none."""
+        ends = np.cumsum(self.lengths)
+        spread = sample(len(self.lengths))
+        rows = [self.activations[ends[i] - self.lengths[i] : ends[i]] for i in spread]
+        rule = find_sink_rule([each for each in rows if len(each)])
+        return rule if rule.is_sink(self.activations).any() else None
 
     def documents(self, first: int, stop: int) -> "HostTokens":
         """The documents [first, stop), without copying activations."""
@@ -151,8 +160,16 @@ Features = LatentFeatures | RawFeatures
 
 
 @torch.no_grad()
-def features_of(activations: Tensor, sae: TopKSAE | None) -> Features:
-    """Features (N) of activations (N, d_in): latents through `sae`, or raw without one."""
+def features_of(
+    activations: Tensor, sae: TopKSAE | None, sinks: SinkRule | None = None
+) -> Features:
+    """Features (N) of activations (N, d_in): latents through `sae`, or raw without one.
+
+    An attention sink, which no SAE was trained on and whose size would decide every scale, has
+    the features of an average token: what is known of it is its surface and its neighbours.
+    """
+    if sinks is not None:
+        activations = sinks.with_sinks_at_centre(activations)
     if sae is None:
         return RawFeatures(activations)
     indices, values = [], []

@@ -69,7 +69,8 @@ def _probe(task: ProbeTask, board: ray.actor.ActorHandle) -> dict[str, Any]:
     train = labelled(task.prepared, "train")
     report = progress_lines(task.name, task.config.epochs * len(train.tokens))
     validation = labelled(task.prepared, "validation")
-    classifier = train_classifier(train, validation, encoder, origin, task.config, report)
+    sinks = task.prepared.activations["train"].sink_rule
+    classifier = train_classifier(train, validation, encoder, origin, task.config, report, sinks)
     classifier.save(task.run.child(CLASSIFIERS_NAME, task.name))
     test = labelled(task.prepared, "test")
     return dataclasses.asdict(evaluate_classifier(classifier, encoder, test, task.config.seed))

@@ -87,11 +87,12 @@ def _train_both(
 ) -> dict[str, Any]:
     """Save both classifiers; `Evaluation.to_json()` of each on the test part."""
     train, validation, test = parts
+    sinks = train.tokens.sink_rule()
     scores = {}
     for name, encoder in ((LATENTS, sae), (RAW, None)):
         its_origin = origin if encoder else replace(origin, encoder=RAW)
         report = progress_lines(name, config.epochs * len(train.tokens))
-        classifier = train_classifier(train, validation, encoder, its_origin, config, report)
+        classifier = train_classifier(train, validation, encoder, its_origin, config, report, sinks)
         classifier.save(store.child(CLASSIFIERS_NAME, name))
         evaluation = evaluate_classifier(classifier, encoder, test, config.seed)
         logger.info("%s on %d test documents\n%s", name, evaluation.documents, table(evaluation))

@@ -10,6 +10,7 @@ import torch
 from data.documents import Document, Span
 from data.errors import DataError
 from ray_jobs.activations.host_model import HostModel
+from ray_jobs.activations.sinks import SinkRule
 from ray_jobs.pii.classifier import Batch, Classifier, Origin, Text, surface_of
 from ray_jobs.pii.config import ProbeConfig
 from ray_jobs.pii.evaluation import Evaluation, evaluate
@@ -47,6 +48,7 @@ def train_classifier(
     origin: Origin,
     config: ProbeConfig,
     report: Callable[[int, int, float], None] | None = None,
+    sinks: SinkRule | None = None,
 ) -> Classifier:
     """A classifier on the latents of `sae`, or on raw activations without one.
 
@@ -64,15 +66,16 @@ def train_classifier(
         torch.from_numpy(scheme.encode(document.spans, o))
         for document, o in zip(train.documents, offsets, strict=True)
     ]
-    features = features_of(train.tokens.activations, sae)
+    features = features_of(train.tokens.activations, sae, sinks)
     surface = surface_of(train.texts())
     data = TaggedTokens(features, surface, torch.cat(tags), train.tokens.lengths)
     probe = fit(data, scheme, config, config.raw if sae is None else config.latents, report)
+    classifier = Classifier(probe, 0.5, origin, sinks)
     return choose_threshold(
-        Classifier(probe, 0.5, origin),
+        classifier,
         validation.documents,
         validation.texts(),
-        features_of(validation.tokens.activations, sae),
+        classifier.features(validation.tokens.activations, sae),
         config.recall_weight,
     )
 
@@ -84,7 +87,7 @@ def evaluate_classifier(
 
     `sae` is the one it was trained with; None for the classifier on raw activations.
     """
-    features = features_of(test.tokens.activations, sae)
+    features = classifier.features(test.tokens.activations, sae)
     found = classifier.spans(test.texts(), features)
     return evaluate(test.documents, found, test.tokens.lengths, seed)
 

@@ -62,6 +62,9 @@ class TrainingHistory:
     mixed_precision: bool | None = None
     """What the run found at its first start, so that others of its starts do alike."""
 
+    sinks: dict[str, Any] = field(default_factory=dict)
+    """Attention sinks of the training texts, left out: {"tokens", "share", "first", "radius"}."""
+
     def log(self, **entry: float) -> None:
         """Append one entry to every curve; the names are those of `CURVES`."""
         if set(entry) != set(CURVES):

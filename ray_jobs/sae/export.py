@@ -18,13 +18,25 @@ from torch import Tensor
 
 from data.errors import ConfigError, DataError
 from data.storage import Store
+from ray_jobs.activations.sinks import SinkRule
 from ray_jobs.sae.model import TopKSAE
 
 FORMAT = 1
 
 
-def save_sae(store: Store, name: str, sae: TopKSAE, mean: Tensor, scale: float) -> None:
-    """Write `sae` for raw activations as `name`; loads with `weights_only=True`. Idempotent."""
+def save_sae(
+    store: Store,
+    name: str,
+    sae: TopKSAE,
+    mean: Tensor,
+    scale: float,
+    sinks: SinkRule | None = None,
+) -> None:
+    """Write `sae` for raw activations as `name`; loads with `weights_only=True`. Idempotent.
+
+    `sinks` are the tokens that it was not trained on: the file's `not_for` has their rule, the
+    distance `radius` from `centre` (d_in,) beyond which they lie.
+    """
     weights = {key: value.detach().cpu() for key, value in sae.named_parameters()}
     weights["b_dec"] = mean + weights["b_dec"] / scale
     weights["b_enc"] = weights["b_enc"] / scale
@@ -33,6 +45,8 @@ def save_sae(store: Store, name: str, sae: TopKSAE, mean: Tensor, scale: float) 
         "config": {"d_in": sae.d_in, "n_latents": sae.n_latents, "k": sae.k},
         "state_dict": {key: value.contiguous() for key, value in weights.items()},
     }
+    if sinks is not None:
+        content["not_for"] = {"centre": sinks.centre, "radius": sinks.radius}
     store.write_stream(name, lambda out: torch.save(content, out))
 
 

@@ -127,11 +127,12 @@ def finish_run(
     those that wrote the results.
     """
     history = output.read_json(HISTORY)
-    steps_per_epoch = prepared.activations["train"].n_rows // config.batch_size
+    steps_per_epoch = prepared.activations["train"].n_ordinary // config.batch_size
     epochs = range(1, history["stopped"]["step"] // steps_per_epoch + 1)
     # Not of an earlier run in this directory, which may have had more of them.
     names = [FINAL_MODEL, HISTORY, *(epoch_model(epoch) for epoch in epochs)]
-    write_manifest(output, {**about, "trained_by": history["code_sha256"]}, [*names, *others])
+    found = {"trained_by": history["code_sha256"], "sinks": history["sinks"]}
+    write_manifest(output, {**about, **found}, [*names, *others])
 
 
 def summary(history: dict[str, Any]) -> dict[str, Any]:

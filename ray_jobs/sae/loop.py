@@ -189,6 +189,7 @@ class Worker:
             self.seconds_before = state["seconds"]
         if self.history.mixed_precision is None:
             self.history.mixed_precision = mixed_precision(self.config, self.sae.W_enc.device)
+        self.history.sinks = self.task.train.sink_counts
         self.sae.encoder_dtype = torch.bfloat16 if self.history.mixed_precision else None
         self.started_s = time.monotonic()
 
@@ -294,4 +295,5 @@ class Worker:
     def save_model(self, name: str) -> None:
         """Write the SAE for raw activations, centring and scaling folded in."""
         self.raise_if_bad()
-        save_sae(self.task.output, name, self.sae, self.task.train.mean, self.task.train.scale)
+        train = self.task.train
+        save_sae(self.task.output, name, self.sae, train.mean, train.scale, train.sink_rule)

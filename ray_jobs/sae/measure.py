@@ -57,10 +57,11 @@ def whole_batch(out: SAEOutput, batch_size: int, aux_weight: float) -> StepStati
 def held_out_share(
     train: ActivationSet, held_out: ActivationSet, rank: int, world_size: int
 ) -> Tensor:
-    """This rank's rows of the held-out sample, centred and scaled as the training rows are."""
+    """This rank's share of the held-out sample, centred and scaled as the training rows are;
+    without attention sinks."""
     rows = min(held_out.n_rows, MAX_HELD_OUT_ROWS)
     start, stop = rows * rank // world_size, rows * (rank + 1) // world_size
-    return train.normalise(held_out.rows(start, stop).activations)
+    return train.normalise(held_out.rows(start, stop).ordinary)
 
 
 @torch.no_grad()

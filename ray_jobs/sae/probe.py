@@ -57,9 +57,13 @@ def labelled_tokens(
     rows, positive = [], []
     for start in _starts(activations.n_rows):
         part = activations.rows(start, min(start + 64, activations.n_rows))
-        rows.append(scaled_as.normalise(part.activations))
+        rows.append(scaled_as.normalise(part.ordinary))
+        kept = ~part.sink
         for document, begin, end in zip(
-            part.document.tolist(), part.start.tolist(), part.end.tolist(), strict=True
+            part.document[kept].tolist(),
+            part.start[kept].tolist(),
+            part.end[kept].tolist(),
+            strict=True,
         ):
             spans = documents[document].spans if document < len(documents) else ()
             positive.append(any(begin < span.end and end > span.start for span in spans))

@@ -100,7 +100,7 @@ def sweep_sae(
         each = SAETrials(
             base=base,
             sweep=plan.config,
-            tokens=base.batch_size * planned_steps(base, train.n_rows // base.batch_size),
+            tokens=base.batch_size * planned_steps(base, train.n_ordinary // base.batch_size),
             train=train,
             held_out=prepared.activations["validation"],
             cache_dir=cache_dir(options) / "shards",

@@ -46,7 +46,8 @@ def planted_rows(n_rows: int, seed: int) -> Rows:
     strength = 1 + torch.rand(n_rows, 64, generator=generator)
     activations = (chosen * strength) @ directions
     position = torch.arange(n_rows, dtype=torch.int32)
-    return Rows(activations.bfloat16(), position, position.clone(), position + 1)
+    sink = torch.zeros(n_rows, dtype=torch.bool)
+    return Rows(activations.bfloat16(), position, position.clone(), position + 1, sink)
 
 
 def prepared(folder: Path) -> Prepared:

@@ -177,7 +177,7 @@ def test_a_set_counts_only_with_its_manifest(store: Store) -> None:
     with pytest.raises(DataError, match="holds no whole activation set: run the harvest"):
         ActivationSet.open(store)
     store.write_json(MANIFEST_NAME, {"format": "another"})
-    with pytest.raises(CorruptFileError, match="manifest.json is no raylambda-activations-1"):
+    with pytest.raises(CorruptFileError, match="manifest.json is no raylambda-activations-2"):
         ActivationSet.open(store)
 
 

@@ -225,7 +225,11 @@ def test_history_and_manifest_name_all_code_that_took_steps(tmp_path: Path, data
     finish_run(output, SHORT, data, about, ["report.html"])
     assert is_complete(output, about)
     manifest = output.read_json(MANIFEST)
-    assert manifest["run"] == {"code_sha256": "newer", "trained_by": ["old", "new"]}
+    assert manifest["run"] == {
+        "code_sha256": "newer",
+        "trained_by": ["old", "new"],
+        "sinks": {"tokens": 0, "share": 0.0, "first": 0, "radius": None},
+    }
     names = {"sae_final.pt", "sae_epoch_1.pt", "training_history.json", "report.html"}
     assert set(manifest["files"]) == names
 
