@@ -7,6 +7,7 @@ constructs the records as plain dataclasses, unchecked.
 """
 
 import enum
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
+
+from autoscaler.errors import AuthError
 
 
 def or_default(default: object) -> WrapValidator:
@@ -217,3 +220,31 @@ class Charge:
     price_cents_per_hour: int | None
     started_s: float
     ended_s: float | None = None
+
+
+class ApiKey:
+    """The account's key. repr, str, pickle and errors never show it; `reveal()` does."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        if not value or not value.isascii() or not value.isprintable() or " " in value:
+            raise AuthError("the API key is empty or holds blanks or control characters")
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    @property
+    def account(self) -> str:
+        """A short fingerprint that names the account in the local state, not the key itself."""
+        return hashlib.sha256(self._value.encode()).hexdigest()[:12]
+
+    def redact(self, text: str) -> str:
+        return text.replace(self._value, "[api key]")
+
+    def __repr__(self) -> str:
+        return f"ApiKey(account={self.account})"
+
+    def __reduce__(self) -> str:
+        raise TypeError("an API key is not pickled: each process reads its own")

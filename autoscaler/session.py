@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoscaler.domain import ApiKey
 from autoscaler.events import EventLog
 from autoscaler.instances.acquire import Acquirer
 from autoscaler.instances.journal import Journal
@@ -20,7 +21,7 @@ from autoscaler.instances.terminator import Terminator
 from autoscaler.instances.unavailable_offerings import UnavailableOfferings
 from autoscaler.lambda_cloud.catalog import CatalogSource
 from autoscaler.lambda_cloud.client import LambdaClient
-from autoscaler.lambda_cloud.credentials import ApiKey, api_url, home_dir, load_api_key, on_head
+from autoscaler.lambda_cloud.credentials import api_url, home_dir, load_api_key, on_head
 from autoscaler.lambda_cloud.rate_limit import SharedRateLimit, Turn
 from autoscaler.lambda_cloud.transport import Transport
 from autoscaler.money.ledger import Ledger

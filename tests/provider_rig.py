@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from autoscaler.bootstrap.config import HEAD_TYPE, NODE_TYPES, ON_HEAD, PUBLIC_KEY
-from autoscaler.lambda_cloud.credentials import ApiKey
+from autoscaler.domain import ApiKey
 from autoscaler.lambda_cloud.rate_limit import Turn
 from autoscaler.provider import LambdaNodeProvider
 from autoscaler.session import Session

@@ -29,9 +29,10 @@ from autoscaler.bootstrap.files import (
 )
 from autoscaler.bootstrap.preflight import candidates, resources_of
 from autoscaler.bootstrap.ssh_keys import own_private_key, public_key_of
+from autoscaler.domain import ApiKey
 from autoscaler.errors import AutoscalerError, ConfigError
 from autoscaler.lambda_cloud.catalog import Catalog, overlay
-from autoscaler.lambda_cloud.credentials import ApiKey, api_url, load_api_key
+from autoscaler.lambda_cloud.credentials import api_url, load_api_key
 from autoscaler.money.spend_sync import Row
 from autoscaler.session import open_session
 

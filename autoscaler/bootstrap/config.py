@@ -30,8 +30,8 @@ from typing import Any, TypeAlias, cast
 
 from autoscaler.domain import architecture_of
 from autoscaler.errors import ConfigError
-from autoscaler.lambda_cloud.launch_request import MAX_TAG_VALUE_CHARS
 from autoscaler.lambda_cloud.tags import check_cluster_name
+from autoscaler.lambda_cloud.wire import MAX_TAG_VALUE_CHARS
 from autoscaler.money.budget import Caps
 from autoscaler.money.spend_sync import Row
 

@@ -11,8 +11,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoscaler.domain import ApiKey
 from autoscaler.errors import ConfigError
-from autoscaler.lambda_cloud.credentials import ApiKey, home_dir
+from autoscaler.lambda_cloud.credentials import home_dir
 from autoscaler.lambda_cloud.tags import slug
 
 REMOTE_API_KEY = "~/.raylambda/api_key"

@@ -26,7 +26,6 @@ from autoscaler.events import EventLog
 from autoscaler.instances.journal import UNWANTED, Guard, Intent, Journal, Outcome
 from autoscaler.instances.terminator import Terminator
 from autoscaler.lambda_cloud.client import LambdaClient
-from autoscaler.lambda_cloud.launch_request import check_launch
 from autoscaler.lambda_cloud.tags import (
     KIND_WORKER,
     NODE_KIND,
@@ -35,6 +34,7 @@ from autoscaler.lambda_cloud.tags import (
     new_nonce,
     nonce_of,
 )
+from autoscaler.lambda_cloud.wire import check_launch
 from autoscaler.money.budget import Deny
 from autoscaler.money.ledger import Ledger
 

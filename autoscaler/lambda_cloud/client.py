@@ -20,9 +20,17 @@ from autoscaler.domain import (
     TypeOffer,
 )
 from autoscaler.errors import ConfigError, ProtocolError
-from autoscaler.lambda_cloud.launch_request import check_launch, write_launch
 from autoscaler.lambda_cloud.transport import Transport
-from autoscaler.lambda_cloud.wire import Json, Launched, OneRecord, Page, read, read_instance
+from autoscaler.lambda_cloud.wire import (
+    Json,
+    Launched,
+    OneRecord,
+    Page,
+    check_launch,
+    read,
+    read_instance,
+    write_launch,
+)
 
 T = TypeVar("T")
 

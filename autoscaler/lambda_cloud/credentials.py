@@ -1,6 +1,5 @@
-"""Credentials: the API key (which cannot be printed), the API's address, and our own folder."""
+"""Credentials: where the API key, the API's address and our own folder are."""
 
-import hashlib
 import ipaddress
 import json
 import os
@@ -9,37 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from autoscaler.domain import ApiKey
 from autoscaler.errors import AuthError, ConfigError
 
 DEFAULT_API_URL = "https://cloud.lambda.ai/api/v1"
-
-
-class ApiKey:
-    """The account's key. repr, str, pickle and errors never show it; `reveal()` does."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        if not value or not value.isascii() or not value.isprintable() or " " in value:
-            raise AuthError("the API key is empty or holds blanks or control characters")
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    @property
-    def account(self) -> str:
-        """A short fingerprint that names the account in the local state, not the key itself."""
-        return hashlib.sha256(self._value.encode()).hexdigest()[:12]
-
-    def redact(self, text: str) -> str:
-        return text.replace(self._value, "[api key]")
-
-    def __repr__(self) -> str:
-        return f"ApiKey(account={self.account})"
-
-    def __reduce__(self) -> str:
-        raise TypeError("an API key is not pickled: each process reads its own")
 
 
 def home_dir() -> Path:

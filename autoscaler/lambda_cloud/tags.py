@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from autoscaler.domain import Instance
 from autoscaler.errors import ConfigError
-from autoscaler.lambda_cloud.launch_request import MAX_TAG_VALUE_CHARS, check_tags
+from autoscaler.lambda_cloud.wire import MAX_TAG_VALUE_CHARS, check_tags
 
 # Ray's own names, see ray/autoscaler/tags.py.
 NODE_KIND = "ray-node-type"

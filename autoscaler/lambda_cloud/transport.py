@@ -17,7 +17,7 @@ import requests.auth
 from requests.adapters import BaseAdapter
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
-from autoscaler.domain import Lane
+from autoscaler.domain import ApiKey, Lane
 from autoscaler.errors import (
     AutoscalerError,
     ConfigError,
@@ -27,7 +27,6 @@ from autoscaler.errors import (
     from_answer,
 )
 from autoscaler.events import EventLog, utc
-from autoscaler.lambda_cloud.credentials import ApiKey
 from autoscaler.lambda_cloud.wire import ErrorBody, Json, read
 
 CONNECT_TIMEOUT_S = 5.0

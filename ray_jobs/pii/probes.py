@@ -1,21 +1,19 @@
-"""Linear token probes and their training: emissions linear in the features, a CRF on top.
+"""Training of token probes: AdamW on the likelihood of a CRF over linear emissions.
 
-A tag's score at a token is a linear function of the features and the surface category
-(`features.py`) of that token and of its neighbours up to `window` tokens away; the CRF adds
-one learned score per pair of neighbouring tags and nothing else. The same recipe serves
-latents and raw activations.
+The same recipe serves latents and raw activations. The probe itself is `classifier.TokenProbe`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from data.errors import NonFiniteError
+from ray_jobs.pii.classifier import TokenProbe, batches_of
 from ray_jobs.pii.config import Descent, ProbeConfig
-from ray_jobs.pii.crf import TagChain, negative_log_likelihood
-from ray_jobs.pii.features import N_SURFACE, Features, document_rows
+from ray_jobs.pii.crf import negative_log_likelihood
+from ray_jobs.pii.features import Features, document_rows
 from ray_jobs.pii.spans import OUTSIDE, TagScheme
 
 
@@ -27,45 +25,6 @@ class TaggedTokens:
     surface: Tensor
     tags: Tensor
     lengths: tuple[int, ...]
-
-
-class TokenProbe(nn.Module):
-    """Weights (n_features, (2 window + 1) n_tags), as many for the surface categories, one
-    bias per offset and tag, a TagChain.
-
-    A neighbour beyond the document's edge adds nothing, not even its bias, which lets the
-    probe see the edge.
-    """
-
-    def __init__(self, n_features: int, window: int, scheme: TagScheme) -> None:
-        super().__init__()
-        self.window = window
-        self.scheme = scheme
-        width = (2 * window + 1) * scheme.n_tags
-        self.weight = nn.Parameter(torch.zeros(n_features, width))
-        self.surface = nn.Parameter(torch.zeros(N_SURFACE, width))
-        self.bias = nn.Parameter(torch.zeros(width))
-        self.chain = TagChain(scheme)
-
-    def emissions(self, features: Features, surface: Tensor, lengths: Tensor) -> Tensor:
-        """Tag scores (B, T, K) of B documents' tokens laid end to end, T the longest."""
-        scores = features.project(self.weight) + self.surface[surface] + self.bias
-        return self.in_context(scores, lengths)
-
-    def in_context(self, scores: Tensor, lengths: Tensor) -> Tensor:
-        """Sum, at each token, what its neighbours at every offset say about it."""
-        n_steps, window, n_tags = int(lengths.max()), self.window, self.scheme.n_tags
-        padded_steps = n_steps + 2 * window
-        document = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-        starts = lengths.cumsum(0) - lengths
-        step = torch.arange(len(scores)) - starts[document] + window
-        padded = scores.new_zeros(len(lengths) * padded_steps, scores.shape[1])
-        padded = padded.index_copy(0, document * padded_steps + step, scores)
-        padded = padded.view(len(lengths), padded_steps, 2 * window + 1, n_tags)
-        context = padded[:, :n_steps, 0]
-        for offset in range(1, 2 * window + 1):
-            context = context + padded[:, offset : offset + n_steps, offset]
-        return context
 
 
 Report = Callable[[int, int, float], None]
@@ -138,23 +97,6 @@ def _loss(
     )
     losses = negative_log_likelihood(emissions, tags, lengths, probe.chain.scores())
     return losses.sum() / len(rows)
-
-
-def batches_of(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Documents of like length together, at most `batch_tokens` padded tokens each.
-
-    A longer document is a batch of its own; one without tokens is in no batch.
-    """
-    batches: list[list[int]] = []
-    current: list[int] = []
-    for document in sorted(range(len(lengths)), key=lambda d: (lengths[d], d)):
-        if lengths[document] == 0:
-            continue
-        if current and (len(current) + 1) * lengths[document] > batch_tokens:
-            batches.append(current)
-            current = []
-        current.append(document)
-    return batches + [current] if current else batches
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3 import HTTPResponse
 
-from autoscaler.domain import Lane
+from autoscaler.domain import ApiKey, Lane
 from autoscaler.events import EventLog
 from autoscaler.instances.acquire import Acquirer, Choice
 from autoscaler.instances.journal import Journal
@@ -24,7 +24,6 @@ from autoscaler.instances.unavailable_offerings import UnavailableOfferings
 from autoscaler.lambda_cloud import tags
 from autoscaler.lambda_cloud.catalog import CatalogSource
 from autoscaler.lambda_cloud.client import LambdaClient
-from autoscaler.lambda_cloud.credentials import ApiKey
 from autoscaler.lambda_cloud.rate_limit import SharedRateLimit
 from autoscaler.lambda_cloud.transport import Transport
 from autoscaler.money.budget import Caps

@@ -2,8 +2,9 @@ import pickle
 
 import pytest
 
+from autoscaler.domain import ApiKey
 from autoscaler.errors import AuthError, ConfigError
-from autoscaler.lambda_cloud.credentials import DEFAULT_API_URL, ApiKey, api_url, load_api_key
+from autoscaler.lambda_cloud.credentials import DEFAULT_API_URL, api_url, load_api_key
 
 
 def test_the_key_comes_from_the_environment_first(tmp_path):

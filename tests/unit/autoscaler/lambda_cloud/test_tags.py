@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from autoscaler.domain import Instance, InstanceType, LaunchRequest, Status
 from autoscaler.errors import ConfigError
 from autoscaler.lambda_cloud import tags
-from autoscaler.lambda_cloud.launch_request import check_launch
+from autoscaler.lambda_cloud.wire import check_launch
 from tests.unit.autoscaler.lambda_rig import worker_spec
 
 TYPE = InstanceType("gpu_1x_a10", 129, 30, 200, 1)

@@ -5,10 +5,9 @@ import threading
 
 import pytest
 
-from autoscaler.domain import LaunchRequest
+from autoscaler.domain import ApiKey, LaunchRequest
 from autoscaler.errors import UnavailableError
 from autoscaler.lambda_cloud.client import LambdaClient
-from autoscaler.lambda_cloud.credentials import ApiKey
 from autoscaler.lambda_cloud.transport import Transport
 from tests.unit.autoscaler.lambda_rig import NO_EVENTS, SECRET, NoRateLimit
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from data.errors import ConfigError, NonFiniteError
+from ray_jobs.pii.classifier import TokenProbe, batches_of
 from ray_jobs.pii.config import Descent, ProbeConfig
 from ray_jobs.pii.crf import Chain, viterbi
 from ray_jobs.pii.features import LatentFeatures, RawFeatures, document_rows
-from ray_jobs.pii.probes import TaggedTokens, TokenProbe, batches_of, fit
+from ray_jobs.pii.probes import TaggedTokens, fit
 from ray_jobs.pii.spans import TagScheme
 
 SCHEME = TagScheme(("A", "B"))
