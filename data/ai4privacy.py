@@ -6,9 +6,9 @@ characters) become one span. An ADDRESS without street or building (a lone town)
 so are labels that we have no type for.
 """
 
-import ast
-import json
 import re
+
+from data.labels import Label, contradiction, parsed, read_label
 
 _TEXT_FIELDS = ("source_text", "unmasked_text")
 _LABEL_FIELDS = ("privacy_mask", "span_labels")
@@ -52,52 +52,40 @@ def own_row(row: dict[str, object]) -> dict[str, object]:
     text = next(row[field] for field in _TEXT_FIELDS if field in row)
     listed = _labels(row)
     spans = _merged(listed, text) if isinstance(text, str) else []
+    for label in listed if isinstance(text, str) else ():
+        if problem := contradiction(label, text):
+            raise ValueError(problem)
     language = row.get("language") or row.get("locale")
     return {"text": text, "spans": spans, "language": _language(language), "source": "ai4privacy"}
 
 
-def _labels(row: dict[str, object]) -> list[tuple[int, int, str]]:
-    """(start, end, label) of theirs, "O" left out, sorted."""
+def _labels(row: dict[str, object]) -> list[Label]:
+    """Theirs, "O" left out, sorted."""
     present = [field for field in _LABEL_FIELDS if row.get(field) is not None]
     if not present:
         raise KeyError("privacy_mask")
-    lists = [_parsed(row[field]) for field in present]
+    lists = [parsed(row[field]) for field in present]
     listed = next((each for each in lists if isinstance(each, list)), None)
     if listed is None:
         raise ValueError(f"{present[0]} is not a list of start, end and label")
     labels = [_label(item) for item in listed]
-    return sorted(label for label in labels if label[2] != "O")
+    return sorted((each for each in labels if each.label != "O"), key=lambda each: each.start)
 
 
-def _parsed(value: object) -> object:
-    """Some releases hold the list as a string, of JSON or of Python."""
-    if not isinstance(value, str):
-        return value
+def _label(item: object) -> Label:
     try:
-        return json.loads(value)
+        return read_label(item)
     except ValueError:
-        pass
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        raise ValueError(f"labels cannot be read: {value[:60]!r}") from None
+        raise ValueError(f"label {item!r} has no start, end and label") from None
 
 
-def _label(item: object) -> tuple[int, int, str]:
-    match item:
-        case {"start": start, "end": end, "label": str(label)} | [start, end, str(label)]:
-            # Not isinstance: JSON's true is an int of Python's.
-            if type(start) is int and type(end) is int:
-                return start, end, label
-    raise ValueError(f"label {item!r} has no start, end and label")
-
-
-def _merged(listed: list[tuple[int, int, str]], text: str) -> list[list[object]]:
+def _merged(listed: list[Label], text: str) -> list[list[object]]:
     merged: list[list[object]] = []
     streets: list[bool] = []
     last_end = 0
-    for start, end, label in listed:
-        name = re.sub(r"[^A-Z]", "", re.sub(r"_\d+$", "", label.upper()))
+    for each in listed:
+        start, end = each.start, each.end
+        name = re.sub(r"[^A-Z]", "", re.sub(r"_\d+$", "", each.label.upper()))
         ours = _OURS.get(name)
         if ours is None:
             continue

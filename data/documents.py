@@ -4,16 +4,27 @@ Offsets count characters (Python's, i.e. Unicode code points), not bytes; `end` 
 """
 
 import json
-from collections.abc import Iterable, Iterator
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyarrow import ArrowInvalid, RecordBatch
-from pyarrow.parquet import ParquetFile
-
 from data.ai4privacy import has_its_fields, own_row
 from data.errors import DataError
-from data.files import local_copy, split_uri, write_lines
+from data.files import write_lines
+from data.labels import (
+    SPAN_FIELDS,
+    TEXT_FIELDS,
+    Label,
+    contradiction,
+    has_tags,
+    span_list,
+    tagged_row,
+)
+from data.rows import Row, iter_rows
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,15 +46,17 @@ class Document:
 
 
 def read_documents(uri: str) -> list[Document]:
-    """Labelled documents from a JSONL or Parquet file at a path, `file://` or `s3://` URI.
+    """Labelled documents from a file at a path, `file://` or `s3://` URI, or from a local folder.
 
-    A row has `text`, `spans` (or `labels`) as [{"start", "end", "label"}] or [[start, end, label]]
-    and optionally `language`; or the field names of the ai4privacy data sets (`data.ai4privacy`).
+    The kinds of files are those of `data.rows`. A row has `text`, `spans` in a form of
+    `data.labels` and optionally `language`; tokens and tags; or the field names of the ai4privacy
+    data sets (`data.ai4privacy`). Blanks at a span's edges are trimmed, of spans given twice or
+    one inside another the longer stays; how many is logged in one line.
 
     Raises:
-        DataError: missing, unreadable, damaged or empty file, a line that is not JSON, a missing
-            field, a span outside of its text, empty or overlapping another. The message names
-            file and line.
+        DataError: missing, unreadable, damaged or empty file, a line that is no row, a missing
+            field, a span outside of its text, empty, overlapping another or saying another text
+            than it marks. The message names file and line.
     """
     documents = list(iter_documents(uri))
     if not documents:
@@ -53,10 +66,12 @@ def read_documents(uri: str) -> list[Document]:
 
 def iter_documents(uri: str) -> Iterator[Document]:
     """As `read_documents`, one after the other; an empty file gives none."""
-    with local_copy(uri) as path:
-        read = _parquet_rows if split_uri(uri)[1].endswith(".parquet") else _json_rows
-        for where, row in read(path, uri):
-            yield _document(row, where)
+    tidied: Counter[str] = Counter()
+    for where, row in iter_rows(uri):
+        yield _document(row, where, tidied)
+    if tidied:
+        counts = "; ".join(f"{number:,} {what}" for what, number in tidied.items())
+        logger.warning("data   %s: %s", uri, counts)
 
 
 def write_documents(documents: Iterable[Document], path: str | Path) -> str:
@@ -75,66 +90,35 @@ def _line(document: Document) -> bytes:
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def _json_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, object]]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{uri}, line {number}"
-            try:
-                row = json.loads(line)
-            except UnicodeDecodeError as error:
-                raise DataError(f"{where}: {error.reason}; write the file as UTF-8") from None
-            except (ValueError, RecursionError) as error:
-                raise DataError(
-                    f"{where}: not JSON ({error}); write one JSON object a line"
-                ) from None
-            if not isinstance(row, dict):
-                raise DataError(f"{where}: not a JSON object; write one JSON object a line")
-            yield where, row
-
-
-def _parquet_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, object]]]:
-    try:
-        batches = ParquetFile(path).iter_batches(batch_size=1024)
-    except (ArrowInvalid, OSError):
-        raise DataError(f"{uri}: not a Parquet file; write it again or give JSONL") from None
-    number = 0
-    while (batch := _next_batch(batches, f"{uri}, behind row {number}")) is not None:
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{uri}, row {number}", row
-
-
-def _next_batch(batches: Iterator[RecordBatch], where: str) -> RecordBatch | None:
-    try:
-        return next(batches, None)
-    except (ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"{where}: damaged ({' '.join(str(error).split())}); write or copy it again"
-        ) from None
-
-
-def _document(row: dict[str, object], where: str) -> Document:
+def _document(row: Row, where: str, tidied: "Counter[str]") -> Document:
     try:
         if has_its_fields(row):
             row = own_row(row)
-        text = row["text"]
-        listed = row["labels"] if "labels" in row and "spans" not in row else row["spans"]
+        elif has_tags(row):
+            row = tagged_row(row)
+        text = _field(row, TEXT_FIELDS)
+        labels = span_list(_field(row, SPAN_FIELDS))
     except KeyError as error:
         raise DataError(
-            f"{where}: no field {error}; a row needs text and spans "
-            f"(start, end, label), or ai4privacy's source_text and privacy_mask"
+            f"{where}: no field {error}; a row needs text and spans (start, end, label), tokens "
+            f"and ner_tags, or ai4privacy's source_text and privacy_mask"
         ) from None
     except ValueError as error:
         raise DataError(f"{where}: {error}") from None
     text = _checked_text(text, where)
-    if not isinstance(listed, list):
-        raise DataError(f"{where}: spans is {type(listed).__name__}; give a list, [] for none")
-    spans = sorted((_span(item, where) for item in listed), key=lambda span: span.start)
-    _check(spans, text, where)
+    for label in labels:
+        _check_label(label, text, where)
+    spans = _tidy([_trimmed(label, text, where, tidied) for label in labels], where, tidied)
     language, source = str(row.get("language") or ""), str(row.get("source") or "user")
     return Document(text, tuple(spans), language, source)
+
+
+def _field(row: Row, names: Sequence[str]) -> object:
+    """The first of the fields that the row has. Raises KeyError with the first name."""
+    for name in names:
+        if name in row:
+            return row[name]
+    raise KeyError(names[0])
 
 
 def _checked_text(text: object, where: str) -> str:
@@ -148,31 +132,49 @@ def _checked_text(text: object, where: str) -> str:
     return text
 
 
-def _span(item: object, where: str) -> Span:
-    match item:
-        case {"start": start, "end": end, "label": str(label)} | [start, end, str(label)] if label:
-            # Not isinstance: JSON's true is an int of Python's.
-            if type(start) is int and type(end) is int:
-                return Span(start, end, label)
-    raise DataError(
-        f"{where}: span {json.dumps(item, default=str)} is neither "
-        f'{{"start": 0, "end": 4, "label": "PERSON"}} nor [0, 4, "PERSON"]'
-    )
+def _check_label(label: Label, text: str, where: str) -> None:
+    """Refuse what lies outside of the text, or claims another text than it marks."""
+    start, end = label.start, label.end
+    shown = f"{where}: span {label.label} [{start}, {end})"
+    if start < 0 or end > len(text):
+        raise DataError(
+            f"{shown} is outside of the text of {len(text)} characters; offsets count "
+            f"characters from 0, not bytes"
+        )
+    if start >= end:
+        raise DataError(f"{shown} is empty; end is exclusive and must be above start")
+    if problem := contradiction(label, text):
+        raise DataError(f"{where}: {problem}")
 
 
-def _check(spans: list[Span], text: str, where: str) -> None:
-    before = Span(0, 0, "")
-    for span in spans:
-        shown = f"{where}: span {span.label} [{span.start}, {span.end})"
-        if span.start < 0 or span.end > len(text):
+def _trimmed(label: Label, text: str, where: str, tidied: "Counter[str]") -> Span:
+    """Without blanks at the edges: what finds spans trims them too, and would never agree."""
+    marked = text[label.start : label.end]
+    start = label.start + len(marked) - len(marked.lstrip())
+    end = label.end - (len(marked) - len(marked.rstrip()))
+    if start >= end:
+        raise DataError(f"{where}: span {label.label} [{label.start}, {label.end}) is only blanks")
+    if (start, end) != (label.start, label.end):
+        tidied["spans with blanks at their edges, trimmed"] += 1
+    if start and text[start - 1].isalnum() and text[start].isalnum():
+        tidied["spans that begin inside a word: do the offsets count characters?"] += 1
+    return Span(start, end, label.label)
+
+
+def _tidy(spans: list[Span], where: str, tidied: "Counter[str]") -> list[Span]:
+    """Sorted; of spans that are alike or lie one in another the longer, the first."""
+    kept: list[Span] = []
+    for span in sorted(spans, key=lambda span: (span.start, -span.end)):
+        before = kept[-1] if kept else Span(0, 0, "")
+        if span.start >= before.end:
+            kept.append(span)
+        elif span == before:
+            tidied["spans given twice, dropped"] += 1
+        elif span.end <= before.end:
+            tidied["spans inside another, dropped"] += 1
+        else:
             raise DataError(
-                f"{shown} is outside of the text of {len(text)} characters; offsets count "
-                f"characters from 0, not bytes"
+                f"{where}: span {span.label} [{span.start}, {span.end}) overlaps {before.label} "
+                f"[{before.start}, {before.end}); keep one of them"
             )
-        if span.start >= span.end:
-            raise DataError(f"{shown} is empty; end is exclusive and must be above start")
-        if span.start < before.end:
-            raise DataError(
-                f"{shown} overlaps {before.label} [{before.start}, {before.end}); keep one of them"
-            )
-        before = span
+    return kept

@@ -143,7 +143,8 @@ def test_ai4privacy_label_names(tmp_path: Path, theirs: str, ours: str) -> None:
         ('{"source_text": "a", "privacy_mask": "?"}', "labels cannot be read", "'?'"),
         ('{"text": 3, "spans": []}', "line 2: text is int", "give a string"),
         ('{"text": "\\ud800", "spans": []}', "half a surrogate", "UTF-8"),
-        ('{"text": "abc", "spans": null}', "spans is NoneType", "[] for none"),
+        ('{"text": "abc", "spans": 3}', "spans is int", "[] for none"),
+        ('{"text": "a  c", "spans": [[1, 3, "X"]]}', "X [1, 3) is only blanks", "blanks"),
         ('{"text": "abc", "spans": [[0, 1]]}', "span [0, 1] is neither", '"label": "PERSON"'),
         ('{"text": "abc", "spans": [[0, 1, ""]]}', "is neither", '"label": "PERSON"'),
         ('{"text": "abc", "spans": [[false, 1, "X"]]}', "[false, 1, ", '"label": "PERSON"'),
@@ -245,6 +246,7 @@ def documents(draw: st.DrawFn) -> Document:
     text = draw(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
     cuts = sorted(draw(st.sets(st.integers(0, len(text)), max_size=8)))
     spans = [Span(a, b, "PERSON") for a, b in zip(cuts[::2], cuts[1::2], strict=False)]
+    spans = [s for s in spans if text[s.start : s.end].strip() == text[s.start : s.end]]
     return Document(text, tuple(spans), draw(st.sampled_from(["en", ""])), "user")
 
 
