@@ -1,6 +1,7 @@
 """Files of a data set, at a path, a `file://` or an `s3://` URI (with its query, if it has one)."""
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,23 @@ def local_copy(uri: str) -> Iterator[Path]:
         yield copy
 
 
+def files_of(uri: str) -> list[str]:
+    """The file itself, or a local folder's files in order of their names, hidden ones left out.
+
+    Raises:
+        DataError: a folder without a file.
+    """
+    location = parse_location(uri)
+    if location.kind != "file" or not os.path.isdir(location.path):
+        return [uri]
+    paths = sorted(
+        p for p in Path(location.path).iterdir() if p.is_file() and p.name[0] not in "._"
+    )
+    if not paths:
+        raise DataError(f"{uri}: no file in this folder; give a folder of data files")
+    return [str(path) for path in paths]
+
+
 def check_local_files(*uris: str | None) -> None:
     """Refuse files of this machine that cannot be read, before anything is started for them.
 
@@ -49,8 +67,9 @@ def check_local_files(*uris: str | None) -> None:
     """
     for uri in uris:
         if uri and parse_location(uri).kind == "file":
-            with local_copy(uri):
-                pass
+            for file in files_of(uri):
+                with local_copy(file):
+                    pass
 
 
 def write_lines(uri: str, lines: Iterable[bytes]) -> FileRecord:
@@ -65,12 +84,16 @@ def write_lines(uri: str, lines: Iterable[bytes]) -> FileRecord:
 
 
 def sha256_of(uri: str) -> str:
-    """Digest of the file's bytes, read in blocks. Errors as for `local_copy`."""
-    with local_copy(uri) as path, path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-        return digest.hexdigest()
+    """Digest of the bytes of a file, or of all files of a local folder, read in blocks.
+
+    Errors as for `local_copy` and `files_of`.
+    """
+    digest = hashlib.sha256()
+    for each in files_of(uri):
+        with local_copy(each) as path, path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def split_uri(uri: str) -> tuple[str, str]:

@@ -13,7 +13,6 @@ A row is (where, values): `where` names file and line for messages.
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -25,8 +24,7 @@ from pyarrow import ArrowInvalid, RecordBatch
 from pyarrow.parquet import ParquetFile
 
 from data.errors import DataError
-from data.files import local_copy
-from data.storage.location import parse_location
+from data.files import files_of, local_copy
 
 Row = dict[str, object]
 
@@ -47,15 +45,11 @@ def iter_rows(uri: str) -> Iterator[tuple[str, Row]]:
         DataError: missing, unreadable or damaged file, one of no known kind, a line that is no
             row; the message names file and line.
     """
-    location = parse_location(uri)
-    if location.kind == "file" and os.path.isdir(location.path):
-        folder = Path(location.path)
-        paths = sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] not in "._")
-        if not paths:
-            raise DataError(f"{uri}: no file in this folder; give a folder of data files")
-        for path in paths:
-            yield from iter_rows(str(path))
-        return
+    for file in files_of(uri):
+        yield from _file_rows(file)
+
+
+def _file_rows(uri: str) -> Iterator[tuple[str, Row]]:
     with local_copy(uri) as path:
         with path.open("rb") as file:
             head = file.read(len(_PARQUET))

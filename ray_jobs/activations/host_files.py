@@ -149,3 +149,13 @@ def _sampled_blocks(path: Path) -> Iterator[bytes]:
         for block in range(_SAMPLED_BLOCKS):
             file.seek(last * block // (_SAMPLED_BLOCKS - 1))
             yield file.read(_BLOCK_BYTES)
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, for one line; a model's own code is never run."""
+    if "trust_remote_code" in str(error):
+        return (
+            "it needs Python code of its own, which is never run: give a model whose architecture "
+            "transformers has"
+        )
+    return str(error).strip().split("\n", 1)[0]

@@ -18,14 +18,14 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
 from data.errors import ConfigError, DataError
-from ray_jobs.activations.host_files import HostFiles, locate
+from ray_jobs.activations.host_files import HostFiles, first_line, locate
 from ray_jobs.activations.tokens import HostTokenizer, TokenizedText, Window
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Padded tokens per forward pass: on a CPU what stays in its caches, on a GPU what fills it.
 _BATCH_TOKENS = {"cpu": 512, "cuda": 32768}
 # Enters every fingerprint: raised when the same weights would give other activations.
-_METHOD = "1"
+_METHOD = "2"
 
 
 class HostPlan:
@@ -53,7 +53,7 @@ class HostPlan:
         )
         self.max_tokens = self.tokenizer.max_tokens
         self.description = f"{self.files.label}, layer {layer}, {dtype}"
-        identity = f"{self.files.identity}/{layer}/{dtype}/{self.max_tokens}/{_METHOD}"
+        identity = f"{self.files.identity}/{layer}/{dtype}/{self.tokenizer.identity}/{_METHOD}"
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
 
     def tokenize(self, texts: list[str]) -> list[TokenizedText]:
@@ -156,10 +156,9 @@ def _device(name: str) -> torch.device:
 def _config(files: HostFiles, layer: int) -> Any:
     """The model's configuration, cut to `layer` blocks."""
     try:
-        config = AutoConfig.from_pretrained(files.folder)
+        config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        message = str(error).strip().split("\n", 1)[0]
-        raise DataError(f"host model {files.name!r}: config.json: {message}") from error
+        raise DataError(f"host model {files.name!r}: config.json: {first_line(error)}") from error
     n_layers = getattr(config, "num_hidden_layers", None)
     if n_layers is None or config.is_encoder_decoder:
         raise DataError(
@@ -180,11 +179,16 @@ def _truncated_model(files: HostFiles, config: Any, dtype: torch.dtype) -> nn.Mo
     transformers_logging.disable_progress_bar()
     try:
         model, report = AutoModel.from_pretrained(
-            files.folder, config=config, dtype=dtype, output_loading_info=True
+            files.folder,
+            config=config,
+            dtype=dtype,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        message = str(error).strip().split("\n", 1)[0]
-        raise DataError(f"host model {files.name!r}: cannot be loaded: {message}") from error
+        raise DataError(
+            f"host model {files.name!r}: cannot be loaded: {first_line(error)}"
+        ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))

@@ -3,6 +3,7 @@
 No weights are read here, so that a driver without an accelerator can plan a harvest.
 """
 
+import hashlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from data.errors import DataError
+from ray_jobs.activations.host_files import first_line
 
 # A longer context costs quadratic attention and tells a SAE little more.
 MAX_WINDOW_TOKENS = 2048
@@ -58,9 +60,11 @@ class HostTokenizer:
 
     def __init__(self, name: str, folder: Path, max_position_embeddings: int | None) -> None:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-            raise DataError(f"host model {name!r}: no usable tokenizer: {_line(error)}") from error
+            raise DataError(
+                f"host model {name!r}: no usable tokenizer: {first_line(error)}"
+            ) from error
         if not tokenizer.is_fast:
             raise DataError(
                 f"host model {name!r}: its tokenizer gives no character offsets; "
@@ -73,6 +77,14 @@ class HostTokenizer:
         self.pad_id = tokenizer.pad_token_id or 0
         if self._capacity < 4:
             raise DataError(f"host model {name!r}: a window of {self.max_tokens} tokens is too few")
+
+    @property
+    def identity(self) -> str:
+        """Hex digest of all that decides tokens: the tokenizer as it was loaded, its settings
+        included, the special tokens around a window, and the window's length."""
+        backend = self._tokenizer.backend_tokenizer.to_str()
+        around = f"{self.prefix}{self.suffix}{self.max_tokens}"
+        return hashlib.sha256(f"{backend}{around}".encode()).hexdigest()
 
     def tokenize(self, texts: list[str]) -> list[TokenizedText]:
         """Tokens, offsets and windows of each text; an empty text has no token and no row."""
@@ -146,7 +158,3 @@ def plan_windows(n_tokens: int, capacity: int) -> list[Window]:
 
 def _rows_led_by_space(text: str, spans: np.ndarray) -> list[int]:
     return [row for row, start in enumerate(spans[:, 0].tolist()) if text[start].isspace()]
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]

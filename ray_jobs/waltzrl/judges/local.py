@@ -15,12 +15,12 @@ from functools import lru_cache
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from data.errors import ConfigError
 from ray_jobs.activations.host_files import locate
 from ray_jobs.waltzrl.judges.forms import JudgeForm
-from ray_jobs.waltzrl.models.base import load_model
+from ray_jobs.waltzrl.models.base import load_model, open_tokenizer
 from ray_jobs.waltzrl.rollout.dialogue import Labels
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class LocalJudge:
 def _load(name: str) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """A judge of the rewards and one of held-out answers may differ; both stay."""
     folder = locate(name).folder
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = open_tokenizer(folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     on_gpu = torch.cuda.is_available()

@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 from data.builders.waltz_demonstrations import Habits
 from data.errors import DataError
 from data.storage import FileRecord, Store
-from ray_jobs.activations.host_files import locate
+from ray_jobs.activations.host_files import first_line, locate
 from ray_jobs.results.run_directory import digest_of
 from ray_jobs.waltzrl.config import WORLD
 from ray_jobs.waltzrl.models.world import WorldModelSize, build_world_model
@@ -96,7 +96,18 @@ def model_folder(model: BaseModel, cache: Path) -> Path:
 def load_model(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
     """The causal language model in a folder."""
     transformers_logging.disable_progress_bar()
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
+    except ValueError as error:
+        raise DataError(f"{folder}: cannot be loaded: {first_line(error)}") from error
+
+
+def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder; DataError where it cannot be loaded."""
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except ValueError as error:
+        raise DataError(f"{folder}: no usable tokenizer: {first_line(error)}") from error
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -105,7 +116,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         DataError: it has no chat template, so that the agents cannot be told apart.
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = open_tokenizer(folder)
     if tokenizer.chat_template is None:
         raise DataError(f"{folder}: the tokenizer has no chat template; give an instruct model")
     if tokenizer.pad_token_id is None:

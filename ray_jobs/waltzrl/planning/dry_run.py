@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from autoscaler.lambda_cloud.prices import price_list
 from data.errors import ConfigError
@@ -12,6 +12,7 @@ from ray_jobs.waltzrl.config import SINGLE, WORLD, WaltzConfig
 from ray_jobs.waltzrl.datasets.splits import PromptSets
 from ray_jobs.waltzrl.evaluation.rows import TITLES
 from ray_jobs.waltzrl.judges.local import PREFIX
+from ray_jobs.waltzrl.models.base import open_tokenizer
 from ray_jobs.waltzrl.models.world import WorldModelSize, build_tokenizer, world_config
 from ray_jobs.waltzrl.options import PlanOptions
 from ray_jobs.waltzrl.planning.cost import (
@@ -133,7 +134,7 @@ def _model(config: WaltzConfig) -> tuple[ModelShape, PreTrainedTokenizerBase | N
         return shape_of_config(world_config(WorldModelSize(), tokenizer)), tokenizer
     folder = find_config(config.model)
     known = (folder / "tokenizer.json").is_file()
-    return shape_of_folder(folder), AutoTokenizer.from_pretrained(folder) if known else None
+    return shape_of_folder(folder), open_tokenizer(folder) if known else None
 
 
 def _longest_prompt(

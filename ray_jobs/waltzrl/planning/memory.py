@@ -38,6 +38,7 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from data.errors import DataError
+from ray_jobs.activations.host_files import first_line
 
 FLOAT32 = 4
 _LOGIT_BYTES = 16
@@ -250,17 +251,18 @@ def shape_of_folder(folder: Path) -> ModelShape:
         DataError: it is not one of a causal language model that transformers knows.
     """
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         return shape_of_config(config)
     except (ValueError, KeyError, AttributeError, json.JSONDecodeError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise DataError(f"{folder}: config.json gives no model to plan for: {reason}") from error
+        raise DataError(
+            f"{folder}: config.json gives no model to plan for: {first_line(error)}"
+        ) from error
 
 
 def shape_of_config(config: PretrainedConfig) -> ModelShape:
     """Counts the parameters of the model as it would be built, on no device at all."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     sizes = [parameter.numel() for parameter in model.parameters()]
     text = config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

@@ -11,6 +11,7 @@ import pytest
 
 from data.documents import Span, read_documents
 from data.errors import DataError
+from data.files import check_local_files, sha256_of
 
 TEXT = "Ask Ann Lee today."
 ROW = {"text": TEXT, "spans": [[4, 11, "PERSON"]]}
@@ -100,6 +101,10 @@ def test_a_folder_is_all_its_files_in_order(tmp_path: Path) -> None:
         pq.write_table(pa.Table.from_pylist([row]), tmp_path / f"train-{number:05}.parquet")
     (tmp_path / ".hidden").write_text("nothing")
     assert [d.text[0] for d in read_documents(str(tmp_path))] == ["0", "1"]
+    check_local_files(str(tmp_path))
+    before = sha256_of(str(tmp_path))
+    (tmp_path / "train-00001.parquet").write_bytes((tmp_path / "train-00000.parquet").read_bytes())
+    assert sha256_of(str(tmp_path)) != before
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty: no file in this folder"):
         read_documents(str(tmp_path / "empty"))

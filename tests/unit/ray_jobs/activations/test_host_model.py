@@ -254,3 +254,48 @@ def test_altered_embedded_weights_are_refused(
     with pytest.raises(DataError, match="expected 53aa51172d14"):
         locate(EMBEDDED_HOST)
     locate.cache_clear()
+
+
+def altered(folder: Path, **settings: object) -> Path:
+    """A copy of a model folder with other settings of its tokenizer."""
+    copy = folder.parent / "altered"
+    shutil.copytree(folder, copy)
+    path = copy / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    return copy
+
+
+def test_a_tokenizer_with_other_settings_is_another_host(tmp_path: Path) -> None:
+    """They decide the tokens as the weights do the activations."""
+    shutil.copytree(locate(EMBEDDED_HOST).folder, tmp_path / "host")
+    host = HostPlan(str(tmp_path / "host"), 1)
+    other = HostPlan(str(altered(tmp_path / "host", do_lower_case=False)), 1)
+    pieces = [plan.tokenize(["Anna Schmidt"])[0].input_ids.tolist() for plan in (host, other)]
+    assert pieces[0] != pieces[1]
+    assert host.fingerprint != other.fingerprint
+
+
+def test_a_shorter_window_is_another_host(llama: str, tmp_path: Path) -> None:
+    shutil.copytree(llama, tmp_path / "host")
+    short = altered(tmp_path / "host", model_max_length=16)
+    assert HostPlan(str(short), 1).fingerprint != HostPlan(llama, 1).fingerprint
+
+
+def test_a_folder_with_code_of_its_own_is_refused_and_its_code_never_run(
+    llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "host"
+    shutil.copytree(llama, folder)
+    config = json.loads((folder / "config.json").read_text())
+    own = {"AutoConfig": "configuration_x.XConfig", "AutoModel": "configuration_x.XModel"}
+    own_type = {**config, "model_type": "x-of-its-own", "auto_map": own}
+    (folder / "config.json").write_text(json.dumps(own_type))
+    ran = tmp_path / "ran"
+    (folder / "configuration_x.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # what a prompt would be answered
+    with pytest.raises(DataError, match="Python code of its own, which is never run") as caught:
+        HostPlan(str(folder), 1)
+    assert not ran.exists() and "\n" not in str(caught.value)
+    # An architecture that transformers has is used as transformers has it.
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": own}))
+    assert HostModel(str(folder), 1).d_in == 32 and not ran.exists()
