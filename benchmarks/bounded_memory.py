@@ -69,7 +69,7 @@ def measure_harvest(folder: Path, factor: int) -> dict[str, int]:
 
     from data.storage import Store
     from ray_jobs.activations.harvest import HarvestProgress, harvest
-    from ray_jobs.activations.host_files import EMBEDDED_HOST
+    from ray_jobs.activations.host_files import MINILM
 
     actors: list[int] = []
 
@@ -80,7 +80,7 @@ def measure_harvest(folder: Path, factor: int) -> dict[str, int]:
     harvest(
         LazyDocuments(range(HARVEST_DOCUMENTS * factor)),
         data_sha256=f"{factor}",
-        model=EMBEDDED_HOST,
+        model=MINILM,
         layer=3,
         store=Store.open(str(folder)),
         shard_rows=SHARD_ROWS,

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from ray_jobs.activations.host_files import EMBEDDED_HOST, locate
+from ray_jobs.activations.host_files import MINILM, locate
 from ray_jobs.activations.host_model import HostModel
 
 WORDS = (
@@ -52,7 +52,7 @@ def make_plain(name: str, layer: int) -> Callable[[list[str]], None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default=EMBEDDED_HOST)
+    parser.add_argument("--model", default=MINILM)
     parser.add_argument("--layer", type=int, default=3)
     parser.add_argument("--texts", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)

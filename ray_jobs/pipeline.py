@@ -27,12 +27,14 @@ from ray_jobs.sae.config import SAEConfig
 DATA_RECIPES = {
     "demo": DataConfig(documents=4000),
     "small": DataConfig(documents=24_000),
+    "llm": DataConfig(documents=1600),
     "full": DataConfig(documents=100_000),
 }
 
 PROBE_RECIPES = {
     "demo": ProbeConfig(),
     "small": ProbeConfig(epochs=8),
+    "llm": ProbeConfig(),
     "full": ProbeConfig(epochs=8),
 }
 

