@@ -29,7 +29,7 @@ class StatusReport:
     now_s: float
     instances: Sequence[Instance] | None
     charges: Mapping[str, Sequence[Charge]]
-    closures: Sequence[UnavailableOffering]
+    unavailable: Sequence[UnavailableOffering]
     events: Sequence[Mapping[str, Field]]
     problem: str = ""
     heads: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -80,20 +80,20 @@ def look(
         events = [e for e in events if e.get("cluster") in (None, cluster)]
     charges: dict[str, list[Charge]] = {}
     unreported: dict[str, list[Charge]] = {}
-    closures: list[UnavailableOffering] = []
+    unavailable: list[UnavailableOffering] = []
     try:
         for name in session.ledger.clusters():
             if cluster in (None, name):
                 charges[name] = session.ledger.charges(name)
                 unreported[name] = session.ledger.unreported(name)
-        closures = session.unavailable_offerings.all()
+        unavailable = session.unavailable_offerings.all()
     except StateError as error:
         problem = problem or str(error)
     return StatusReport(
         session.clock(),
         instances,
         charges,
-        closures,
+        unavailable,
         events[len(events) - last_events :] if last_events < len(events) else events,
         problem,
         unreported=unreported,
@@ -102,7 +102,7 @@ def look(
 
 def render(report: StatusReport) -> str:
     """Several lines, each ended."""
-    parts = [_running(report), _spend(report), _closed(report), _events(report)]
+    parts = [_running(report), _spend(report), _unavailable(report), _events(report)]
     parts += [_head(cluster, words) for cluster, words in sorted(report.heads.items())]
     return "\n".join("".join(f"{line}\n" for line in part) for part in parts if part)
 
@@ -156,10 +156,10 @@ def _spend(report: StatusReport) -> list[str]:
     return lines
 
 
-def _closed(report: StatusReport) -> list[str]:
+def _unavailable(report: StatusReport) -> list[str]:
     now_s = report.now_s
-    closed = [c for c in report.closures if retry_s(c, advertised=False) > now_s]
-    if not closed:
+    waiting = [c for c in report.unavailable if retry_s(c, advertised=False) > now_s]
+    if not waiting:
         return []
     rows = [
         (
@@ -169,7 +169,7 @@ def _closed(report: StatusReport) -> list[str]:
             f"refused {c.failures} time{'' if c.failures == 1 else 's'}",
             f"next try in {duration(retry_s(c, advertised=False) - now_s)}",
         )
-        for c in sorted(closed, key=lambda c: retry_s(c, advertised=False))
+        for c in sorted(waiting, key=lambda c: retry_s(c, advertised=False))
     ]
     return ["not tried now:", *_table(rows)]
 
@@ -224,7 +224,7 @@ def _as_json(report: StatusReport) -> dict[str, object]:
         "instances": None if instances is None else [asdict(i) for i in instances],
         "charges": {name: [asdict(c) for c in cs] for name, cs in report.charges.items()},
         "unreported": {name: [asdict(c) for c in cs] for name, cs in report.unreported.items()},
-        "closed": [asdict(c) for c in report.closures],
+        "unavailable": [asdict(each) for each in report.unavailable],
         "events": [dict(e) for e in report.events],
         "heads": {name: _parsed(words) for name, words in report.heads.items()},
     }

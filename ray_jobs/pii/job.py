@@ -42,9 +42,9 @@ def train_and_evaluate(prepared: Prepared, run: Store, config: ProbeConfig) -> d
     Returns:
         `Evaluation.to_json()` by probe, "latents" first.
     """
-    with relay_lines() as board:
+    with relay_lines() as relay:
         tasks = [ProbeTask(name, prepared, run, config) for name in (LATENTS, RAW)]
-        running = [_probe.remote(task, board) for task in tasks]
+        running = [_probe.remote(task, relay) for task in tasks]
         try:
             results = ray.get(running)
         except ray.exceptions.RayTaskError as error:
@@ -53,8 +53,8 @@ def train_and_evaluate(prepared: Prepared, run: Store, config: ProbeConfig) -> d
 
 
 @ray.remote(num_cpus=1, max_retries=3)
-def _probe(task: ProbeTask, board: ray.actor.ActorHandle) -> dict[str, Any]:
-    log_to_relay(board)
+def _probe(task: ProbeTask, relay: ray.actor.ActorHandle) -> dict[str, Any]:
+    log_to_relay(relay)
     torch.set_num_threads(1)
     sae = _fetch_sae(task.run)
     encoder = sae if task.name == LATENTS else None

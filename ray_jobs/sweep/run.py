@@ -182,10 +182,10 @@ class _Sweep:
         """Let Ray Tune run the open trials."""
         plan, ledger, config = self.plan, self.ledger, self.plan.config
         search, space = make_search(config, plan.space, plan.rising, ledger)
-        with relay_lines() as board, _tune_environment(concurrent) as scratch:
+        with relay_lines() as relay, _tune_environment(concurrent) as scratch:
             worst = -WORST if plan.rising else WORST
             folders = self._trials_store()
-            setup = TrialSetup(self.trials.run, folders, self.probe, board, config.metric, worst)
+            setup = TrialSetup(self.trials.run, folders, self.probe, relay, config.metric, worst)
             trainable = tune.with_parameters(run_trial, setup=setup)
             tuner = tune.Tuner(
                 tune.with_resources(trainable, dict(self.needs)),

@@ -34,7 +34,7 @@ class TrialSetup:
     run: RunTrial
     folders: Store
     probe: Probe
-    board: ray.actor.ActorHandle
+    relay: ray.actor.ActorHandle
     metric: str
     worst: float
     """A value of the metric that no trial has, for the report of a failure."""
@@ -58,7 +58,7 @@ def run_trial(config: dict[str, Any], setup: TrialSetup) -> None:
     except StorageError as error:
         tune.report({"check": 0, setup.metric: setup.worst, ELSEWHERE: str(error)})
         return
-    handler = RelayHandler(setup.board)
+    handler = RelayHandler(setup.relay)
     handler.setFormatter(logging.Formatter(f"sweep  trial {shown_point(point)}: %(message)s"))
     handler.addFilter(lambda line: line.levelno >= logging.WARNING or line.msg == RESUMING)
     log_lines_to(handler)

@@ -121,8 +121,8 @@ def result_names(config: WaltzConfig) -> list[str]:
 
 
 def _fit(task: WaltzTask, options: JobOptions) -> None:
-    with relay_lines() as board:
-        fit(train_loop, {"waltz": task}, options, board)
+    with relay_lines() as relay:
+        fit(train_loop, {"waltz": task}, options, relay)
 
 
 def check_workers(config: WaltzConfig, options: JobOptions) -> None:

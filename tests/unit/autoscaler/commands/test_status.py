@@ -35,7 +35,7 @@ def of_cluster(kind: str, node_type: str, age_s: float) -> dict[str, str]:
 
 
 def snapshot(**fields: object) -> StatusReport:
-    base: dict[str, object] = {"instances": [], "charges": {}, "closures": [], "events": []}
+    base: dict[str, object] = {"instances": [], "charges": {}, "unavailable": [], "events": []}
     return StatusReport(NOW_S, **{**base, **fields})  # type: ignore[arg-type]
 
 
@@ -79,7 +79,7 @@ def test_spend_of_the_run() -> None:
 
 
 def test_closed_places_soonest_first_and_without_those_that_are_open_again() -> None:
-    closures = [
+    unavailable = [
         UnavailableOffering(
             Offering("gpu_1x_h100_pcie", "us-west-1"), Reason.SUSPECT, 1, NOW_S, NOW_S + 600
         ),
@@ -90,7 +90,7 @@ def test_closed_places_soonest_first_and_without_those_that_are_open_again() -> 
             Offering("gpu_1x_a100", "us-east-1"), Reason.STOCKOUT, 1, NOW_S - 90, NOW_S - 60
         ),
     ]
-    lines = render(snapshot(closures=closures)).splitlines()
+    lines = render(snapshot(unavailable=unavailable)).splitlines()
     start = lines.index("not tried now:")
     assert lines[start + 1].split()[:2] == ["gpu_1x_a10", "us-east-1"]
     assert lines[start + 1].endswith("refused 3 times  next try in 45 s")
