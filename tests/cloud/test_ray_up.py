@@ -62,7 +62,7 @@ def check_refusals(cluster: Cluster) -> None:
     for words in (
         "(global/internal-error); sent again at 20",
         f"no capacity ({NO_CAPACITY}); next try 20",
-        "is unhealthy and ends: CUDA does not start: error 802; next try there 20",
+        "CUDA does not start: error 802; offering unavailable until 20",
     ):
         assert log.count(words) == 1, log
 
