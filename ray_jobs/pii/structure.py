@@ -2,13 +2,15 @@
 
     EMAIL         local part, @, domain with a top level
     IBAN          country, length and ISO 7064 mod 97 (stdnum)
-    CREDIT_CARD   12 to 19 digits of a card network, Luhn (stdnum)
-    IP_ADDRESS    IPv4 and IPv6 (ipaddress)
+    CREDIT_CARD   digits of a card network in one of its lengths, Luhn (stdnum)
+    IP_ADDRESS    IPv6 (ipaddress)
     NATIONAL_ID   check characters of ES, FR, IT and DE; the US form with its rules (stdnum)
     PHONE         a number that is assigned: `phonenumbers`, leniency VALID
 
-A check is conclusive: what it finds replaces what a probe says of the same characters. What has
-no check (a name, a street, a date) is the probes' alone.
+What such a check finds replaces what a probe says of the same characters. Two forms prove less:
+firmware has versions that look like IPv4, and one in ten numbers of goods passes Luhn. They only
+set the borders of a span of their type that a probe has found. What has no form (a name, a
+street, a date) is the probes' alone.
 """
 
 import ipaddress
@@ -38,9 +40,11 @@ _IBAN = re.compile(
 )
 # The networks' first digits: Visa, Mastercard, American Express, Diners, JCB, Discover, Maestro.
 _CARD = re.compile(
-    r"(?<![\w.,/-])(?<![A-Z]{2}\d{2} )(?=[3-6]|2[2-7]|2131|1800)"
+    r"(?<![\w.,/+-])(?<![A-Z]{2}\d{2} )(?=[3-6]|2[2-7]|2131|1800)"
     r"\d(?:[ -]?\d){11,18}(?![\w/-]|[.,]\d)"
 )
+_CARD_DIGITS = (14, 15, 16, 19)
+"""Twelve and thirteen digits are cards too, and far more often numbers of goods."""
 _IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
 _SSN = re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])")
@@ -56,12 +60,16 @@ code are found in any text."""
 
 @dataclass(frozen=True)
 class Structure:
-    """Characters [start, end) proved to be `label` by `check`."""
+    """Characters [start, end) that have the form of `label` by `check`.
+
+    One that is not `conclusive` needs a probe that says the same of some of its characters.
+    """
 
     start: int
     end: int
     label: str
     check: str
+    conclusive: bool = True
 
 
 def find_structures(text: str, language: str | None = None) -> list[Structure]:
@@ -77,10 +85,15 @@ def with_structures(
     spans: Sequence[PIISpan], structures: Sequence[Structure], labels: Collection[str]
 ) -> list[PIISpan]:
     """A probe's spans with the structures of `labels` in place of the spans that they touch."""
+
+    def touched(one: Structure) -> list[PIISpan]:
+        return [span for span in spans if span.start < one.end and one.start < span.end]
+
     proved = [
         PIISpan(one.start, one.end, one.label, 1.0, one.check)
         for one in structures
         if one.label in labels
+        and (one.conclusive or any(span.label == one.label for span in touched(one)))
     ]
     kept = [
         span
@@ -94,13 +107,20 @@ def _candidates(text: str, language: str | None) -> Iterator[Structure]:
     for match in _EMAIL.finditer(text):
         yield Structure(match.start(), match.end(), "EMAIL", "email")
     yield from _ibans(text)
+    for match in _CARD.finditer(text):
+        digits = re.sub(r"\D", "", match.group())
+        if stdnum.luhn.is_valid(digits):
+            is_card = len(digits) in _CARD_DIGITS
+            yield Structure(match.start(), match.end(), "CREDIT_CARD", "Luhn", is_card)
     for pattern, label, check, is_valid in _CHECKED:
         for match in pattern.finditer(text):
             if is_valid(match.group()):
-                yield Structure(match.start(), match.end(), label, check)
+                yield Structure(match.start(), match.end(), label, check, check != "IPv4")
     leniency = phonenumbers.Leniency.VALID
     for match in phonenumbers.PhoneNumberMatcher(text, REGIONS.get(language or ""), leniency):
-        yield Structure(match.start, match.end, "PHONE", "phonenumbers")
+        # The matcher takes an opening bracket along whose other half stands behind the number.
+        start = match.start + (match.raw_string.startswith("(") and ")" not in match.raw_string)
+        yield Structure(start, match.end, "PHONE", "phonenumbers")
 
 
 def _ibans(text: str) -> Iterator[Structure]:
@@ -128,7 +148,6 @@ def _is_dni(value: str) -> bool:
 
 
 _CHECKED: Sequence[tuple[re.Pattern[str], str, str, Callable[[str], bool]]] = (
-    (_CARD, "CREDIT_CARD", "Luhn", lambda value: stdnum.luhn.is_valid(re.sub(r"\D", "", value))),
     (_IPV4, "IP_ADDRESS", "IPv4", _is_ip),
     (_IPV6, "IP_ADDRESS", "IPv6", _is_ip),
     (_SSN, "NATIONAL_ID", "US SSN", ssn.is_valid),

@@ -22,11 +22,12 @@ def found(text: str, language: str | None = None) -> list[tuple[str, str]]:
         ("iban gb82west12345698765432,", "gb82west12345698765432", "IBAN"),
         ("card 4111-1111-1111-1111, please", "4111-1111-1111-1111", "CREDIT_CARD"),
         ("card no 378282246310005.", "378282246310005", "CREDIT_CARD"),
-        ("from 192.0.2.17:8080", "192.0.2.17", "IP_ADDRESS"),
         ("host 2001:db8::ff00:42:8329 is down", "2001:db8::ff00:42:8329", "IP_ADDRESS"),
         ("SSN 536-22-8145", "536-22-8145", "NATIONAL_ID"),
         ("DNI 12345678Z", "12345678Z", "NATIONAL_ID"),
         ("call +44 20 7946 0018 today", "+44 20 7946 0018", "PHONE"),
+        ("testigos (+34 604 863 605)", "+34 604 863 605", "PHONE"),
+        ("Tel. +49 158 19251815", "+49 158 19251815", "PHONE"),
     ],
 )
 def test_one_structure_and_its_borders(text, value, label):
@@ -50,6 +51,18 @@ def test_one_structure_and_its_borders(text, value, label):
 )
 def test_what_looks_alike_is_not_taken(text):
     assert found(text) == []
+
+
+def test_a_form_that_proves_little_only_sets_the_borders_of_what_a_probe_found():
+    text = "firmware 10.21.9.7, host 192.0.2.17:8080, sku 5685631002949"
+    structures = find_structures(text)
+    assert [s.conclusive for s in structures] == [False, False, False]
+    labels = ("IP_ADDRESS", "CREDIT_CARD")
+    assert with_structures([], structures, labels) == []
+    spans = [PIISpan(25, 32, "IP_ADDRESS", 0.8), PIISpan(46, 59, "PHONE", 0.6)]
+    (found_ip, other) = with_structures(spans, structures, labels)
+    assert (text[found_ip.start : found_ip.end], found_ip.found_by) == ("192.0.2.17", "IPv4")
+    assert other == spans[1]
 
 
 def test_national_phones_need_the_language():
