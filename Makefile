@@ -41,6 +41,7 @@ check: install
 bench: install $(PEERS)/.installed
 	$(PEERS)/bin/python benchmarks/sae_step.py
 	$(BIN)/python benchmarks/sae_memory.py
+	$(BIN)/python -m benchmarks.sae_sinks
 	$(PEERS)/bin/python benchmarks/export_peers.py
 	$(BIN)/python -m benchmarks.harvest
 	$(BIN)/python -m benchmarks.bounded_memory

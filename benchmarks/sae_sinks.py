@@ -9,7 +9,7 @@ Three trainings of one SAE (seed, steps, batches of the same size) on SmolLM2-13
 Scored is the fraction of variance unexplained (FVU) of held-out ordinary tokens, in the units of
 the activations, and for the first also the figure that it would report: over all tokens.
 
-    python -m benchmarks.sae_sinks [--documents 400] [--steps 320]
+    python -m benchmarks.sae_sinks [--documents 1000] [--steps 320]
 
 Fails unless ordinary tokens alone give at most 0.7 of the FVU that all tokens give.
 """
@@ -129,7 +129,7 @@ def compare(documents: int, steps: int, config: SAEConfig) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--documents", type=int, default=400)
+    parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=320)
     options = parser.parse_args()
     config = SAEConfig(model=HOST, layer=LAYER, n_latents=3072, k=64)
