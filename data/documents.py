@@ -37,21 +37,24 @@ class Span:
 @dataclass(frozen=True)
 class Document:
     """`spans` are sorted and do not overlap; `source` says where the text comes from, e.g.
-    "template:en-017", "prose:with" or "user"."""
+    "template:en-017", "prose:with" or "user". What is found on `ignored` spans counts neither way
+    when a detector is scored."""
 
     text: str
     spans: tuple[Span, ...]
     language: str
     source: str
+    ignored: tuple[Span, ...] = ()
 
 
 def read_documents(uri: str) -> list[Document]:
     """Labelled documents from a file at a path, `file://` or `s3://` URI, or from a local folder.
 
     The kinds of files are those of `data.rows`. A row has `text`, `spans` in a form of
-    `data.labels` and optionally `language`; tokens and tags; or the field names of the ai4privacy
-    data sets (`data.ai4privacy`). Blanks at a span's edges are trimmed, of spans given twice or
-    one inside another the longer stays; how many is logged in one line.
+    `data.labels` and optionally `language` and `ignore`, a list of spans too; tokens and tags; or
+    the field names of the ai4privacy data sets (`data.ai4privacy`). Blanks at a span's edges are
+    trimmed, of spans given twice or one inside another the longer stays; how many is logged in
+    one line.
 
     Raises:
         DataError: missing, unreadable, damaged or empty file, a line that is no row, a missing
@@ -87,6 +90,8 @@ def _line(document: Document) -> bytes:
         "language": document.language,
         "source": document.source,
     }
+    if document.ignored:
+        row["ignore"] = [[span.start, span.end, span.label] for span in document.ignored]
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
@@ -98,6 +103,7 @@ def _document(row: Row, where: str, tidied: "Counter[str]") -> Document:
             row = tagged_row(row)
         text = _field(row, TEXT_FIELDS)
         labels = span_list(_field(row, SPAN_FIELDS))
+        without = span_list(row.get("ignore"))
     except KeyError as error:
         raise DataError(
             f"{where}: no field {error}; a row needs text and spans (start, end, label), tokens "
@@ -106,11 +112,12 @@ def _document(row: Row, where: str, tidied: "Counter[str]") -> Document:
     except ValueError as error:
         raise DataError(f"{where}: {error}") from None
     text = _checked_text(text, where)
-    for label in labels:
+    for label in (*labels, *without):
         _check_label(label, text, where)
     spans = _tidy([_trimmed(label, text, where, tidied) for label in labels], where, tidied)
+    ignored = [_trimmed(label, text, where, tidied) for label in without]
     language, source = str(row.get("language") or ""), str(row.get("source") or "user")
-    return Document(text, tuple(spans), language, source)
+    return Document(text, tuple(spans), language, source, tuple(ignored))
 
 
 def _field(row: Row, names: Sequence[str]) -> object:

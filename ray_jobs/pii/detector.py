@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from data.command_line import OneLineParser, run_main
 from data.errors import DataError
 from data.storage import Store
-from ray_jobs.pii.spans import PIISpan
+from ray_jobs.pii.spans import PIISpan, SpanFilter
 from ray_jobs.results.run_directory import fetch
 
 # What needs PyTorch is imported where it is used, so that the command line answers at once.
@@ -101,14 +101,23 @@ class SAEPIIDetector:
         """Spans in order, not overlapping. A text of any length: see `HostModel` for windows."""
         return self.detect_batch([text])[0]
 
-    def detect_batch(self, texts: Sequence[str]) -> list[list[PIISpan]]:
-        """Spans of each text; memory is bounded by the longest 64 texts."""
+    @property
+    def types(self) -> frozenset[str]:
+        """What it can find, such as PERSON."""
+        return frozenset(self.classifier.probe.scheme.labels)
+
+    def run_host(self, texts: Sequence[str]) -> HostTokens:
+        """The host model's tokens and activations of some texts, for `detect_tokens`."""
         from ray_jobs.pii.features import run_host
 
+        return run_host(self._host, texts)
+
+    def detect_batch(self, texts: Sequence[str]) -> list[list[PIISpan]]:
+        """Spans of each text; memory is bounded by the longest 64 texts."""
         found: list[list[PIISpan]] = []
         for first in range(0, len(texts), _TEXTS_AT_ONCE):
             some = texts[first : first + _TEXTS_AT_ONCE]
-            found += self.detect_tokens(some, run_host(self._host, some))
+            found += self.detect_tokens(some, self.run_host(some))
         return found
 
     def detect_tokens(self, texts: Sequence[str], tokens: HostTokens) -> list[list[PIISpan]]:
@@ -143,6 +152,13 @@ def main(argv: list[str]) -> None:
         prog="python -m ray_jobs.pii.detector", description="Find or redact personal data."
     )
     add_detector_flags(parser)
+    parser.add_argument(
+        "--threshold",
+        default="0",
+        help="least probability: 0.5, or 0.5,PERSON=0.9 (default: the run's own choice alone)",
+    )
+    parser.add_argument("--types", help="only these, such as PERSON,EMAIL (default: all)")
+    parser.add_argument("--allow", metavar="FILE", help="texts that are no finding, one a line")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--redact", action="store_true", help="print the redacted text")
     shown.add_argument("--json", action="store_true", help="one JSON object per input")
@@ -150,8 +166,9 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     texts = [_read(name) for name in options.files]
     detector = detector_of(options)
-    for name, text in zip(options.files, texts, strict=True):
-        spans = detector.detect(text)
+    wanted = span_filter(options, detector.types)
+    for name, text, found in zip(options.files, texts, detector.detect_batch(texts), strict=True):
+        spans = wanted(text, found)
         if options.redact:
             sys.stdout.write(redacted(text, spans))
         elif options.json:
@@ -167,6 +184,34 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--raw", action="store_true", help="the classifier on raw activations")
     parser.add_argument("--model", help="the run's host model, if it is elsewhere now")
     parser.add_argument("--device", default="cpu", help="where the host model runs: cpu, cuda")
+
+
+def span_filter(options: argparse.Namespace, known: frozenset[str]) -> SpanFilter:
+    """The spans that a command line asks for. `known` are the detector's types.
+
+    Raises:
+        DataError: a type that the detector does not have, a threshold that is no probability, or
+            a file that cannot be read.
+    """
+    types = frozenset(filter(None, (options.types or "").replace(" ", "").split(",")))
+    thresholds: dict[str, float] = {}
+    for part in options.threshold.split(","):
+        name, _, value = part.strip().rpartition("=")
+        try:
+            thresholds[name] = float(value)
+        except ValueError:
+            thresholds[name] = -1.0
+        if not 0 <= thresholds[name] <= 1:
+            raise DataError(f"--threshold {part!r}: give a number from 0 to 1, or TYPE=0.9")
+    if unknown := sorted((types | thresholds.keys()) - known - {""}):
+        raise DataError(f"no type {unknown[0]!r}; this detector has {', '.join(sorted(known))}")
+    allowed = _read(options.allow).splitlines() if options.allow else []
+    return SpanFilter(
+        types=types or None,
+        threshold=thresholds.pop("", 0.0),
+        thresholds=thresholds,
+        allowed=frozenset(line.strip().casefold() for line in allowed if line.strip()),
+    )
 
 
 def detector_of(options: argparse.Namespace) -> SAEPIIDetector:

@@ -5,8 +5,8 @@ Pure: numpy only, no model and no file.
 """
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -32,6 +32,31 @@ class PIISpan:
     label: str
     score: float
     found_by: str = "probe"
+
+
+@dataclass(frozen=True)
+class SpanFilter:
+    """Which spans a user wants: of some types, from some probability on, none of allowed texts.
+
+    types        None for all
+    thresholds   least probability by type; `threshold` for every other type
+    allowed      texts that are no finding, such as a company's own address; case does not matter
+    """
+
+    types: frozenset[str] | None = None
+    threshold: float = 0.0
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    allowed: frozenset[str] = frozenset()
+
+    def __call__(self, text: str, spans: Iterable[PIISpan]) -> list[PIISpan]:
+        """The spans of `text` that stay, in order."""
+        return [
+            span
+            for span in spans
+            if (self.types is None or span.label in self.types)
+            and span.score >= self.thresholds.get(span.label, self.threshold)
+            and text[span.start : span.end].casefold() not in self.allowed
+        ]
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,40 @@ def test_mistakes_end_with_one_line_and_code_2(tmp_path):
     assert done.stderr.decode().count("\n") == 1 and b"no such directory" in done.stderr
 
 
+def test_the_detector_shows_what_is_asked_for(run, tmp_path, capsys):
+    text = "rain table Alice river bread.12@mail.org music Bruno"
+    (tmp_path / "a.txt").write_text(text)
+    flags = ["--run-dir", str(run.folder), "--redact", str(tmp_path / "a.txt")]
+
+    def redacted(*more: str) -> str:
+        detector_module.main([*more, *flags])
+        return capsys.readouterr().out
+
+    assert redacted() == "rain table [PERSON] river [EMAIL] music [PERSON]"
+    assert redacted("--types", "EMAIL") == "rain table Alice river [EMAIL] music Bruno"
+    assert redacted("--threshold", "0,PERSON=1") == "rain table Alice river [EMAIL] music Bruno"
+    (tmp_path / "allow.txt").write_text("alice\n\n")
+    allow = ("--allow", str(tmp_path / "allow.txt"))
+    assert redacted(*allow) == "rain table Alice river [EMAIL] music [PERSON]"
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (("--types", "PERSON,NAME"), "no type 'NAME'; this detector has EMAIL, PERSON"),
+        (("--threshold", "NAME=0.5"), "no type 'NAME'"),
+        (("--threshold", "1.5"), "give a number from 0 to 1"),
+        (("--threshold", "PERSON=high"), "give a number from 0 to 1"),
+        (("--allow", "gone.txt"), "gone.txt"),
+    ],
+)
+def test_a_wrong_filter_is_one_line(run, tmp_path, flags, problem):
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(DataError) as caught:
+        detector_module.main([*flags, "--run-dir", str(run.folder), str(tmp_path / "a.txt")])
+    assert problem in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_evaluate_command_line(run, tmp_path, capsys):
     write_documents(documents(5, 30), tmp_path / "test.jsonl")
     flags = ["--run-dir", str(run.folder), "--data", str(tmp_path / "test.jsonl")]
