@@ -24,6 +24,13 @@ from ray_jobs.activations.tokens import HostTokenizer, TokenizedText, Window
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Padded tokens per forward pass: on a CPU what stays in its caches, on a GPU what fills it.
 _BATCH_TOKENS = {"cpu": 512, "cuda": 32768}
+_POSITIONS_BEHIND_PADDING = frozenset(
+    ("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "xmod")
+    + ("longformer", "mpnet", "data2vec-text", "ibert")
+)
+"""Architectures whose first position comes behind the index of padding."""
+_LANGUAGE_MODEL_KEYS = {r"^(model\.)?language_model\.(model\.)?": ""}
+_NOT_RUNNABLE = (AttributeError, ImportError, IndexError, TypeError, RuntimeError, ValueError)
 # Enters every fingerprint: raised when the same weights would give other activations.
 _METHOD = "2"
 
@@ -45,12 +52,10 @@ class HostPlan:
         if dtype not in DTYPES:
             raise ConfigError("dtype", f"{dtype!r} is none of {', '.join(DTYPES)}")
         self.files: HostFiles = locate(name)
-        self.config = _config(self.files, layer)
+        self.config, self._key_mapping = _config(self.files, layer)
         self.name, self.layer, self.dtype = name, layer, dtype
         self.d_in: int = self.config.hidden_size
-        self.tokenizer = HostTokenizer(
-            name, self.files.folder, getattr(self.config, "max_position_embeddings", None)
-        )
+        self.tokenizer = HostTokenizer(name, self.files.folder, _positions(self.config))
         self.max_tokens = self.tokenizer.max_tokens
         self.description = f"{self.files.label}, layer {layer}, {dtype}"
         identity = f"{self.files.identity}/{layer}/{dtype}/{self.tokenizer.identity}/{_METHOD}"
@@ -73,9 +78,23 @@ class HostModel(HostPlan):
         self.device = _device(device)
         super().__init__(name, layer, dtype=dtype)
         self._batch_tokens = _BATCH_TOKENS.get(self.device.type, _BATCH_TOKENS["cpu"])
-        self._model = _truncated_model(self.files, self.config, DTYPES[dtype]).to(self.device)
+        model = _truncated_model(self.files, self.config, DTYPES[dtype], self._key_mapping)
+        self._model = model.to(self.device)
         _last_block(self._model, self.files.name, layer).register_forward_hook(self._keep_output)
         self._output: Tensor | None = None
+        if _positions(self.config) is None:
+            self._try_a_full_window()
+
+    def _try_a_full_window(self) -> None:
+        """Where no configuration says how long a window may be: now, not hours into a harvest."""
+        length = self.max_tokens - self._n_special
+        try:
+            self._forward([np.zeros(length, dtype=np.int64)])
+        except _NOT_RUNNABLE as error:
+            raise DataError(
+                f"host model {self.name!r}: a window of {self.max_tokens} tokens cannot be run: "
+                f"{first_line(error)}"
+            ) from error
 
     def activations(self, texts: list[str]) -> list[Tensor]:
         """Per text (T, d_in) float32 on the CPU, one row per content token, in text order."""
@@ -153,26 +172,46 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _config(files: HostFiles, layer: int) -> Any:
-    """The model's configuration, cut to `layer` blocks."""
+def _positions(config: Any) -> int | None:
+    """Tokens that the model has positions for; None where its configuration does not say."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and config.model_type in _POSITIONS_BEHIND_PADDING:
+        return positions - config.pad_token_id - 1
+    return positions
+
+
+def _config(files: HostFiles, layer: int) -> tuple[Any, dict[str, str] | None]:
+    """The language model's configuration, cut to `layer` blocks, and how its weights are renamed
+    where it is one part of a larger model (images and text)."""
     try:
         config = AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"host model {files.name!r}: config.json: {first_line(error)}") from error
+    larger, config = config, config if config.is_encoder_decoder else config.get_text_config()
+    key_mapping = None if config is larger else _LANGUAGE_MODEL_KEYS
     n_layers = getattr(config, "num_hidden_layers", None)
     if n_layers is None or config.is_encoder_decoder:
         raise DataError(
             f"host model {files.name!r}: {config.model_type} is no plain encoder or decoder stack"
         )
+    if quantization := getattr(config, "quantization_config", None):
+        method = dict(quantization).get("quant_method", "by an unnamed method")
+        raise DataError(
+            f"host model {files.name!r}: its weights are quantized ({method}), which is not read "
+            "here; give the model that it was made from"
+        )
     if not 1 <= layer <= n_layers:
         raise ConfigError("layer", f"{layer} is outside 1..{n_layers} of {files.name!r}")
     config.num_hidden_layers = layer
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:layer]
-    return config
+    # Some derive it from the number of layers, and let nobody set it.
+    if len(layer_types := getattr(config, "layer_types", None) or ()) > layer:
+        config.layer_types = layer_types[:layer]
+    return config, key_mapping
 
 
-def _truncated_model(files: HostFiles, config: Any, dtype: torch.dtype) -> nn.Module:
+def _truncated_model(
+    files: HostFiles, config: Any, dtype: torch.dtype, key_mapping: dict[str, str] | None
+) -> nn.Module:
     # The loader would list every weight above the layer as unexpected: that is the purpose.
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
@@ -183,9 +222,10 @@ def _truncated_model(files: HostFiles, config: Any, dtype: torch.dtype) -> nn.Mo
             config=config,
             dtype=dtype,
             output_loading_info=True,
+            key_mapping=key_mapping,
             trust_remote_code=False,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, KeyError, SafetensorError, *_NOT_RUNNABLE) as error:
         raise DataError(
             f"host model {files.name!r}: cannot be loaded: {first_line(error)}"
         ) from error

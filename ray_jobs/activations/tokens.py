@@ -93,6 +93,7 @@ class HostTokenizer:
         encoded = self._tokenizer(
             texts,
             add_special_tokens=False,
+            split_special_tokens=True,  # "<s>" in a text is text
             return_offsets_mapping=True,
             return_attention_mask=False,
             return_token_type_ids=False,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel
+from transformers import AutoModel, Gemma3Config, MambaConfig, PretrainedConfig, RobertaConfig
 
 from data.errors import ConfigError, DataError
 from ray_jobs.activations import host_files
@@ -299,3 +299,70 @@ def test_a_folder_with_code_of_its_own_is_refused_and_its_code_never_run(
     # An architecture that transformers has is used as transformers has it.
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": own}))
     assert HostModel(str(folder), 1).d_in == 32 and not ran.exists()
+
+
+def with_config(llama: str, folder: Path, config: PretrainedConfig) -> str:
+    """A random model of `config` with the tiny Llama's tokenizer, which names no window."""
+    AutoModel.from_config(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(Path(llama) / name, folder / name)
+    return str(folder)
+
+
+SIZES = {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 3, "intermediate_size": 64}
+
+
+def test_a_roberta_has_fewer_positions_than_its_configuration_says(
+    llama: str, tmp_path: Path
+) -> None:
+    config = RobertaConfig(
+        **SIZES, num_attention_heads=4, max_position_embeddings=40, pad_token_id=1
+    )
+    model = HostModel(with_config(llama, tmp_path / "host", config), 2)
+    assert model.max_tokens == 38
+    (rows,) = model.activations(["born in a street " * 40])
+    assert len(rows) > 100 and torch.isfinite(rows).all()
+
+
+def test_a_host_that_says_no_window_is_tried_with_a_full_one_at_once(
+    llama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray_jobs.activations.tokens.MAX_WINDOW_TOKENS", 64)
+    folder = with_config(llama, tmp_path / "host", MambaConfig(**SIZES, state_size=4))
+    try:
+        rows = HostModel(folder, 2).activations(["born in a street"])[0]
+    except DataError as error:  # where its kernels or layers cannot be used: one line
+        assert "\n" not in str(error)
+    else:
+        assert torch.isfinite(rows).all()
+
+
+def test_a_quantized_host_is_refused_in_one_line(llama: str, tmp_path: Path) -> None:
+    shutil.copytree(llama, tmp_path / "host")
+    path = tmp_path / "host" / "config.json"
+    quantized = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **quantized}))
+    with pytest.raises(DataError, match=r"quantized \(.*gptq.*\).*give the model that it was made"):
+        HostPlan(str(tmp_path / "host"), 1)
+
+
+def test_a_special_token_in_a_text_is_text(llama: str) -> None:
+    plan = HostPlan(llama, 1)
+    ids = plan.tokenize(["a <s> b"])[0].input_ids.tolist()
+    assert plan.tokenizer.prefix[0] not in ids and len(ids) > 4
+
+
+def test_of_a_model_of_images_and_text_the_language_model_is_read(
+    llama: str, tmp_path: Path
+) -> None:
+    text = {**SIZES, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    vision |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    folder = with_config(llama, tmp_path / "host", config)
+    model = HostModel(folder, 2)
+    whole = AutoModel.from_pretrained(folder).language_model
+    ids = torch.tensor([[*model.tokenizer.prefix, *model.tokenize(TEXTS[:1])[0].input_ids]])
+    with torch.no_grad():
+        states = whole(input_ids=ids, output_hidden_states=True).hidden_states[2][0]
+    torch.testing.assert_close(model.activations(TEXTS[:1])[0], states[1:], atol=1e-5, rtol=1e-4)
