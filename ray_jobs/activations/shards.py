@@ -7,7 +7,6 @@ bounded cache.
 import fcntl
 import hashlib
 import os
-import tempfile
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,7 +89,8 @@ class ShardFiles:
         if not self._is_remote:
             self._verify_in_place(path, record)
             return _map(path)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder.mkdir(exist_ok=True, mode=0o700)
         with _locked(self._lock(path)):
             if _record_of(path) != record:
                 self._store.fetch(name, path, record)
@@ -126,8 +126,9 @@ class ShardFiles:
 
 
 def default_cache_dir() -> Path:
-    """A folder of this user's on this node's temporary disk."""
-    return Path(tempfile.gettempdir()) / f"raylambda-activations-{os.getuid()}"
+    """A folder of this user's: text can be read back from activations, and in a shared temporary
+    folder anybody could have laid a link under the name."""
+    return Path.home() / ".cache" / "raylambda" / "activations"
 
 
 def _map(path: Path) -> Rows:
@@ -163,7 +164,7 @@ class ActivationSet:
     """The activations in one folder of a store. Small to pickle: no activation is held.
 
     store      the set's own folder
-    cache_dir  where a node keeps shards of a bucket for a while (None: its temporary disk)
+    cache_dir  where a node keeps shards of a bucket for a while (None: `default_cache_dir`)
 
     Row i of the set is row i % shard_rows of shard i // shard_rows; rows are in order of
     documents and, within one, of tokens.

@@ -75,6 +75,8 @@ def f1_bars(evaluations: Mapping[str, Mapping[str, Any]], group: str, title: str
             _bars(axes, [x + offset for x in range(len(names))], scores, width, probe)
         axes.set(title=title, ylim=(0, 1.02), ylabel="strict span F1")
         axes.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
+        for label in axes.get_xticklabels():
+            label.set_parse_math(False)  # a type may be called "$$"
         axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
         return svg(figure)
 

@@ -1,5 +1,6 @@
 """Dry run: what a run would do, hold and cost, before a model is loaded or a GPU touched."""
 
+import difflib
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -233,6 +234,9 @@ def _machine(plan: PlanOptions, options: JobOptions) -> Machine | None:
         fitting = next((size for size in sizes if size >= options.worker_range[1]), sizes[-1])
         name = f"gpu_{fitting}x_h100_sxm5"
     if name not in types:
-        raise ConfigError("instance_type", f"no {name!r} in the price list; see `raylambda types`")
+        close = difflib.get_close_matches(name, types, n=3, cutoff=0.4) or sorted(types)[:3]
+        raise ConfigError(
+            "instance_type", f"no {name!r} in the price list; it has {', '.join(close)}, ..."
+        )
     found = types[name]
     return Machine(name, found.price_cents_per_hour, max(1, found.gpus))

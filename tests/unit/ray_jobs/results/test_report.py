@@ -2,6 +2,9 @@
 
 import re
 
+import pytest
+from markupsafe import escape
+
 from data.storage import Store
 from ray_jobs.pipeline import table
 from ray_jobs.pipeline_job import verdict
@@ -44,6 +47,14 @@ def test_the_page_stands_alone_and_shows_the_scores():
     assert "0.800 (0.790-0.810)" in page and "Host &lt;model&gt;" in page
     assert "step 20 of 40: plateau: &lt;fvu&gt;; 50% of the plan saved" in page
     assert not re.search(r"""(src|href)=["']https?:""", page) and "<script" not in page
+
+
+@pytest.mark.parametrize("name", ["$$", "$A$", "US$ 5 $", "a_b$", "\\x", "<b>"])
+def test_a_type_may_be_called_as_it_likes(name):
+    strange = evaluation(0.8)
+    strange["by_type"][name] = score(0.1, 0.0, 0.2)
+    page = render("T", "v", {}, HISTORY.to_dict(), {"latents": strange, "raw": evaluation(0.9)})
+    assert f"strict F1, type {escape(name)}" in page
 
 
 def test_the_verdict_says_who_won():
