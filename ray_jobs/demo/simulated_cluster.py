@@ -8,6 +8,7 @@ user's clusters and keys are not touched.
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -50,11 +51,13 @@ def why_no_machines() -> str | None:
 @dataclass(frozen=True)
 class Cloud:
     """A running simulator. `api` is where laptop and machines reach it; commands that talk to
-    machines start with `prefix`, which is empty with root."""
+    machines start with `prefix`, which is empty with root. `key` is this start's own: nobody else
+    on the machine knows it, and it is not the user's for Lambda."""
 
     api: str
     controls: str
     prefix: tuple[str, ...]
+    key: str
 
     def control(self, path: str) -> Any:
         """What the simulator says of itself."""
@@ -75,8 +78,14 @@ def simulated_cloud(folder: Path) -> Iterator[Cloud]:
         *(sys.executable, "-m", "autoscaler.cli", "sim", "--machines", "auto"),
         *("--run-dir", str(folder), "--set", f"boot_s={boot}", "--set", "terminating_s=[1, 1]"),
     ]
+    key = secrets.token_hex(16)
     with subprocess.Popen(
-        command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=REPOSITORY,
+        env=os.environ | {"LAMBDA_API_KEY": key},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         try:
             assert process.stdout is not None
@@ -84,12 +93,12 @@ def simulated_cloud(folder: Path) -> Iterator[Cloud]:
             if not lines[1]:
                 raise JobError("the simulated cloud ended before it listened; its words are above")
             if "(root)" in lines[1]:
-                yield Cloud(lines[0], lines[0].removesuffix("/api/v1"), ())
+                yield Cloud(lines[0], lines[0].removesuffix("/api/v1"), (), key)
             else:
                 lines += [process.stdout.readline().strip() for _ in range(2)]
                 inside = lines[2].partition(": ")[2]
                 prefix = lines[3].partition(": ")[2].removesuffix(" COMMAND").split()
-                yield Cloud(inside, lines[0].removesuffix("/api/v1"), tuple(prefix))
+                yield Cloud(inside, lines[0].removesuffix("/api/v1"), tuple(prefix), key)
         finally:
             process.terminate()
 
@@ -108,7 +117,7 @@ class SimulatedCluster:
             "TMPDIR": str(home),
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "LAMBDA_API_URL": cloud.api,
-            "LAMBDA_API_KEY": "sim",
+            "LAMBDA_API_KEY": cloud.key,
             "RAY_USAGE_STATS_ENABLED": "0",
         }
 

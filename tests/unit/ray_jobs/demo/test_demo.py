@@ -21,7 +21,7 @@ def sim() -> Iterator[SimulatedCloud]:
 
 def cluster_on(sim: SimulatedCloud, folder: Path, ray: str) -> SimulatedCluster:
     """Its `ray` is a line of shell."""
-    cloud = Cloud(sim.api_url, sim.url, ("sh", "-c", ray))
+    cloud = Cloud(sim.api_url, sim.url, ("sh", "-c", ray), "sim")
     return SimulatedCluster(cloud, folder, folder / "log")
 
 

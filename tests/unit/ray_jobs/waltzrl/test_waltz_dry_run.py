@@ -171,9 +171,7 @@ def test_rates_and_prices_are_given_by_flags(tmp_path: Path, capsys):
     main(llama8b(tmp_path, *more, "--price-cents-per-hour=1000", "--checkpoint-every-steps=20"))
     plan = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert plan["rates"] == "as given" and "$10.00 an hour, as given" in plan["price"]
-    with pytest.raises(
-        ConfigError, match="^instance_type: no 'gpu_9x_tpu' .*; it has gpu_"
-    ):
+    with pytest.raises(ConfigError, match="^instance_type: no 'gpu_9x_tpu' .*; it has gpu_"):
         main(llama8b(tmp_path, "--instance-type=gpu_9x_tpu", "--checkpoint-every-steps=20"))
 
 
