@@ -48,9 +48,18 @@ class LambdaClient:
     # Instances
 
     def list_instances(self) -> tuple[Instance, ...]:
-        """All instances that the key can see, one per id; never a part of the list."""
-        found = (read_instance(item, where) for item, where in self._items("/instances"))
-        return tuple({instance.id: instance for instance in found}.values())
+        """All instances that the key can see, one per id; never a part of the list.
+
+        Of two records of one machine the living one counts: a machine that is taken for gone is
+        replaced, and its work with it.
+        """
+        found: dict[str, Instance] = {}
+        for item, where in self._items("/instances"):
+            instance = read_instance(item, where)
+            known = found.get(instance.id)
+            if known is None or known.status.is_terminating_or_gone:
+                found[instance.id] = instance
+        return tuple(found.values())
 
     def get_instance(self, instance_id: str) -> Instance:
         """Raises NotFoundError once Lambda has forgotten it (some time after its end)."""

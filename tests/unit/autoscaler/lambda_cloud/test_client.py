@@ -62,6 +62,14 @@ def test_a_status_we_do_not_know_is_said_once(caplog):
     assert caplog.text.count("hibernating-x") == 1
 
 
+@pytest.mark.parametrize("order", [("active", "terminated"), ("terminated", "active")])
+def test_a_machine_that_is_listed_twice_lives_if_one_record_says_so(order):
+    listed = [instance_json("a", status=status) for status in order]
+    wired = scripted(Scripted(body={"data": [*listed, instance_json("b")]}))
+    found = {each.id: each.status for each in wired.client.list_instances()}
+    assert found == {"a": Status.ACTIVE, "b": Status.ACTIVE}
+
+
 def test_every_call_has_timeouts_the_key_and_no_redirects():
     wired = scripted(listing(), Scripted(body={"data": {"instance_ids": ["i1"]}}))
     wired.client.list_instances()
