@@ -26,7 +26,13 @@ from ray_jobs.pii.training import (
     run_over,
     train_classifier,
 )
-from ray_jobs.results.run_directory import MANIFEST, code_identity, is_complete, write_manifest
+from ray_jobs.results.run_directory import (
+    MANIFEST,
+    code_identity,
+    is_complete,
+    read_manifest,
+    write_manifest,
+)
 from ray_jobs.sae.export import load_sae
 from ray_jobs.sae.model import TopKSAE
 
@@ -76,7 +82,7 @@ def run(config: ProbeConfig, data: DataConfig, host_config: HostConfig) -> None:
 
 def _own_directory(store: Store) -> None:
     """Raises ConfigError where another job's results lie, of which this one's would be half."""
-    if store.exists(MANIFEST) and store.read_json(MANIFEST)["run"].get("job") != JOB:
+    if store.exists(MANIFEST) and read_manifest(store).run.get("job") != JOB:
         raise ConfigError(
             "output_dir", f"{store.label} holds the run of another job; give a directory of its own"
         )

@@ -7,9 +7,11 @@ that does repeat deletes the manifest first, so that it never lists files of two
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import ray_jobs
@@ -78,15 +80,66 @@ def _named(name: str, names: Sequence[str]) -> bool:
     return any(name == each or (each.endswith("/") and name.startswith(each)) for each in names)
 
 
+@dataclass(frozen=True)
+class RunManifest:
+    """`files` by their names in the run directory; `run` is what the run depended on."""
+
+    files: Mapping[str, FileRecord]
+    run: Mapping[str, Any]
+
+
+def read_manifest(run: Store) -> RunManifest:
+    """The manifest of a finished run.
+
+    Raises:
+        DataError: there is none, so the run is not complete.
+        CorruptFileError: it is not one that `write_manifest` wrote, or names a file outside of
+            the run directory.
+    """
+    if not run.exists(MANIFEST):
+        raise DataError(f"{run.uri} holds no {MANIFEST}: give the directory of a finished run")
+    try:
+        content = run.read_json(MANIFEST)
+        files = {
+            _inside(name): FileRecord(_whole(record["size_bytes"]), _sha256(record["sha256"]))
+            for name, record in content["files"].items()
+        }
+        return RunManifest(files, dict(content["run"]))
+    except (TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:
+        raise CorruptFileError(
+            f"{run.uri}/{MANIFEST} is no manifest of a run ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:80]}): run the same command again"
+        ) from None
+
+
+def _inside(name: str) -> str:
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts:
+        raise ValueError(f"{name!r} is no name inside of the run directory")
+    return name
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no size")
+    return value
+
+
+def _sha256(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError(f"{value!r} is no sha256")
+    return value
+
+
 def is_complete(run: Store, about: Mapping[str, Any]) -> bool:
     """Whether the directory holds the complete, unaltered results of a run whose manifest agrees
     with `about`; the manifest may hold more."""
     if not run.exists(MANIFEST):
         return False
-    its = run.read_json(MANIFEST).get("run", {})
-    if {name: its.get(name) for name in about} != json.loads(json.dumps(dict(about))):
-        return False
     try:
+        its = read_manifest(run).run
+        if {name: its.get(name) for name in about} != json.loads(json.dumps(dict(about))):
+            return False
         verify(run)
     except CorruptFileError:
         return False
@@ -97,11 +150,14 @@ def verify(run: Store) -> int:
     """Check every result against the manifest; returns their number.
 
     Raises:
-        CorruptFileError: a file is missing or other than recorded.
+        CorruptFileError: a file is missing or other than recorded, or none is listed; those of
+            `read_manifest`.
     """
-    files = run.read_json(MANIFEST)["files"]
+    files = read_manifest(run).files
+    if not files:
+        raise CorruptFileError(f"{run.uri}/{MANIFEST} lists no file: run the same command again")
     for name, record in files.items():
-        run.read_bytes(name, FileRecord(record["size_bytes"], record["sha256"]))
+        run.read_bytes(name, record)
     return len(files)
 
 
@@ -111,15 +167,13 @@ def fetch(run: Store, names: Sequence[str], folder: Path) -> None:
 
     Raises:
         DataError: there is no manifest, so the run is not complete, or it lists no such result.
-        CorruptFileError: a file is missing or other than recorded.
+        CorruptFileError: a file is missing or other than recorded; before anything is made, those
+            of `read_manifest`.
     """
-    if not run.exists(MANIFEST):
-        raise DataError(f"{run.uri} holds no {MANIFEST}: give the directory of a finished run")
-    files = run.read_json(MANIFEST)["files"]
+    files = read_manifest(run).files
     for name in names:
         found = [each for each in files if _named(each, [name])]
         if not found:
             raise DataError(f"{run.uri}/{MANIFEST} lists no {name}")
         for each in found:
-            record = FileRecord(files[each]["size_bytes"], files[each]["sha256"])
-            run.fetch(each, folder / each, record)
+            run.fetch(each, folder / each, files[each])

@@ -15,7 +15,7 @@ import torch
 from data.errors import ConfigError, DataError
 from data.storage import Store
 from ray_jobs.cli import ALIASES
-from ray_jobs.results.run_directory import MANIFEST, fetch
+from ray_jobs.results.run_directory import fetch, read_manifest
 from ray_jobs.runtime.fit import WorkerContext
 from ray_jobs.waltzrl.config import WORLD, WaltzConfig
 from ray_jobs.waltzrl.datasets.prompts import Prompt, read_prompt_file
@@ -91,9 +91,7 @@ def _manifest(run: str | None) -> dict[str, Any] | None:
     if run is None:
         return None
     store = Store.open(run)
-    if not store.exists(MANIFEST):
-        raise DataError(f"{store.label}: no {MANIFEST}; give the directory of a finished run")
-    about = store.read_json(MANIFEST)["run"]
+    about = read_manifest(store).run
     if "waltzrl" not in about:
         raise DataError(f"{store.label}: not a WaltzRL run; give the directory of one")
     return about
@@ -189,7 +187,7 @@ def _folders(
     if options.run_dir is None:
         return folder, {}
     run = Store.open(options.run_dir)
-    listed = run.read_json(MANIFEST)["files"]
+    listed = read_manifest(run).files
     trained = {}
     for name, place in FOLDERS.items():
         if any(each.startswith(place + "/") for each in listed):

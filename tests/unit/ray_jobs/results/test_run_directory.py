@@ -9,6 +9,7 @@ from data.storage import Store
 from ray_jobs.results.run_directory import (
     MANIFEST,
     drop_manifest,
+    fetch,
     is_complete,
     verify,
     write_manifest,
@@ -67,4 +68,39 @@ def test_damage_is_found(run: Store, damage: str):
         run.delete("sae_final.pt")
     assert not is_complete(run, ABOUT)
     with pytest.raises(CorruptFileError, match=r"sae_final\.pt"):
+        verify(run)
+
+
+HASH = "0" * 64
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("[]", "{}", "null", "3", "{", "[" * 5000, '{"files": [], "run": {}}'),
+        '{"files": {"a": {"size_bytes": 1}}, "run": {}}',
+        f'{{"files": {{"a": {{"size_bytes": true, "sha256": "{HASH}"}}}}, "run": {{}}}}',
+        '{"files": {"a": {"size_bytes": 1, "sha256": "?"}}, "run": {}}',
+        f'{{"files": {{"../x": {{"size_bytes": 1, "sha256": "{HASH}"}}}}, "run": {{}}}}',
+        f'{{"files": {{"a/../../x": {{"size_bytes": 1, "sha256": "{HASH}"}}}}, "run": {{}}}}',
+        f'{{"files": {{"/x": {{"size_bytes": 1, "sha256": "{HASH}"}}}}, "run": {{}}}}',
+        f'{{"files": {{"a": {{"size_bytes": 1, "sha256": "{HASH}"}}}}, "run": null}}',
+    ],
+)
+def test_a_manifest_that_is_none_is_one_line_and_makes_nothing(
+    run: Store, tmp_path: Path, content: str
+):
+    run.write_bytes(MANIFEST, content.encode())
+    assert not is_complete(run, ABOUT)
+    for use in (verify, lambda run: fetch(run, ["classifiers/"], tmp_path / "out")):
+        with pytest.raises(CorruptFileError) as caught:
+            use(run)
+        assert MANIFEST in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_manifest_without_a_file_is_no_complete_run(run: Store):
+    run.write_json(MANIFEST, {"files": {}, "run": {"seed": 1, "sizes": [2, 3]}})
+    assert not is_complete(run, ABOUT)
+    with pytest.raises(CorruptFileError, match="lists no file"):
         verify(run)

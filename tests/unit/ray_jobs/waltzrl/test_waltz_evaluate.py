@@ -116,7 +116,7 @@ def test_a_small_run_is_evaluated_on_as_many_prompts_as_it_tested_on(run: Path):
     [
         ([], "run_dir: give --run-dir DIRECTORY, or --model NAME"),
         (["--run-dir=RUN", "--model=m"], "run_dir: give --run-dir DIRECTORY, or --model NAME"),
-        (["--run-dir=TMP/none"], "no manifest.json; give the directory of a finished run"),
+        (["--run-dir=TMP/none"], "no manifest.json: give the directory of a finished run"),
         (["--run-dir=RUN", "--data=TMP/none.csv", "--judge=wildguard@http://j@m"], "none.csv"),
         (["--run-dir=RUN", "--data=TMP/none.csv"], "judge: rules knows the embedded world only"),
         (["--run-dir=RUN", "--judge=wild"], "judge: 'wild' is neither rules nor"),
