@@ -89,7 +89,7 @@ def test_the_full_recipe() -> None:
 
 
 def test_every_recipe_is_valid_and_every_field_documented() -> None:
-    assert list(RECIPES) == ["demo", "small", "full"]
+    assert list(RECIPES) == ["demo", "small", "llm", "full"]
     for recipe in RECIPES.values():
         assert isinstance(recipe(), SAEConfig)
     docs = {name: doc for group in field_groups(SAEConfig).values() for name, doc in group.items()}
