@@ -5,7 +5,7 @@
     CREDIT_CARD   digits of a card network in one of its lengths, Luhn (stdnum)
     IP_ADDRESS    IPv6 (ipaddress)
     NATIONAL_ID   check characters of ES, FR, IT and DE; the US form with its rules (stdnum)
-    PHONE         a number that is assigned: `phonenumbers`, leniency VALID
+    PHONE         an assigned number with its country code: `phonenumbers`, leniency VALID
 
 What such a check finds replaces what a probe says of the same characters. Two forms prove less:
 firmware has versions that look like IPv4, and one in ten numbers of goods passes Luhn. They only
@@ -29,9 +29,6 @@ from stdnum.us import ssn
 
 from ray_jobs.pii.spans import PIISpan
 
-PROBE = "probe"
-"""`found_by` of a span that a classifier found."""
-
 _EMAIL = re.compile(
     r"[\w.%+'-]+@[^\W_](?:[\w-]*[^\W_])?(?:\.[^\W_](?:[\w-]*[^\W_])?)*\.[^\W\d_]{2,24}(?![\w-])"
 )
@@ -53,10 +50,6 @@ _CODICE = re.compile(r"(?<!\w)[A-Z]{6}\d{2}[A-Z]\d{2}[A-Z]\d{3}[A-Z](?!\w)")
 _NIR = re.compile(r"(?<![\w-])[12] ?\d{2} ?\d{2} ?(?:\d{2}|2[AB]) ?\d{3} ?\d{3} ?\d{2}(?![\w-])")
 _IDNR = re.compile(r"(?<![\w.,/+-])\d{2} ?\d{3} ?\d{3} ?\d{3}(?![\w/-]|[.,]\d)")
 
-REGIONS = {"de": "DE", "en": "US", "es": "ES", "fr": "FR", "it": "IT"}
-"""Whose national phone numbers are looked for, by the language of a text. Numbers with a country
-code are found in any text."""
-
 
 @dataclass(frozen=True)
 class Structure:
@@ -72,10 +65,10 @@ class Structure:
     conclusive: bool = True
 
 
-def find_structures(text: str, language: str | None = None) -> list[Structure]:
+def find_structures(text: str) -> list[Structure]:
     """All structures of a text, in order, none touching another; of two the first listed stays."""
     found: list[Structure] = []
-    for one in _candidates(text, language):
+    for one in _candidates(text):
         if not any(one.start < other.end and other.start < one.end for other in found):
             found.append(one)
     return sorted(found, key=lambda one: one.start)
@@ -103,7 +96,7 @@ def with_structures(
     return sorted([*kept, *proved], key=lambda span: span.start)
 
 
-def _candidates(text: str, language: str | None) -> Iterator[Structure]:
+def _candidates(text: str) -> Iterator[Structure]:
     for match in _EMAIL.finditer(text):
         yield Structure(match.start(), match.end(), "EMAIL", "email")
     yield from _ibans(text)
@@ -117,7 +110,7 @@ def _candidates(text: str, language: str | None) -> Iterator[Structure]:
             if is_valid(match.group()):
                 yield Structure(match.start(), match.end(), label, check, check != "IPv4")
     leniency = phonenumbers.Leniency.VALID
-    for match in phonenumbers.PhoneNumberMatcher(text, REGIONS.get(language or ""), leniency):
+    for match in phonenumbers.PhoneNumberMatcher(text, None, leniency):
         # The matcher takes an opening bracket along whose other half stands behind the number.
         start = match.start + (match.raw_string.startswith("(") and ")" not in match.raw_string)
         yield Structure(start, match.end, "PHONE", "phonenumbers")

@@ -329,12 +329,25 @@ def test_a_host_that_says_no_window_is_tried_with_a_full_one_at_once(
 ) -> None:
     monkeypatch.setattr("ray_jobs.activations.tokens.MAX_WINDOW_TOKENS", 64)
     folder = with_config(llama, tmp_path / "host", MambaConfig(**SIZES, state_size=4))
-    try:
-        rows = HostModel(folder, 2).activations(["born in a street"])[0]
-    except DataError as error:  # where its kernels or layers cannot be used: one line
-        assert "\n" not in str(error)
-    else:
-        assert torch.isfinite(rows).all()
+    ran: list[int] = []
+    forward = HostModel._forward
+
+    def counted(self: HostModel, windows: list[np.ndarray]) -> list[torch.Tensor]:
+        ran.append(len(windows[0]))
+        return forward(self, windows)
+
+    monkeypatch.setattr(HostModel, "_forward", counted)
+    model = HostModel(folder, 2)
+    assert ran == [model.max_tokens - 1] == [63]
+    assert torch.isfinite(model.activations(["born in a street"])[0]).all()
+
+    def too_long(self: HostModel, windows: list[np.ndarray]) -> list[torch.Tensor]:
+        raise IndexError("index out of range in self\nat ...")
+
+    monkeypatch.setattr(HostModel, "_forward", too_long)
+    with pytest.raises(DataError, match="a window of 64 tokens cannot be run: index") as caught:
+        HostModel(folder, 2)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_quantized_host_is_refused_in_one_line(llama: str, tmp_path: Path) -> None:

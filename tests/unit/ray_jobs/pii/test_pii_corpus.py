@@ -95,7 +95,7 @@ def test_the_command_scores_both_probes_in_one_pass(
     rows = [
         {"text": "rain table Alice river", "spans": [[11, 16, "PER"]]},
         {"text": "music Bruno cloud Carla", "spans": [[6, 11, "PER"], [18, 23, "NICK"]]},
-        {"text": "garden Zzyx bread", "spans": [[7, 11, "PER"]]},
+        {"text": "garden rain bread", "spans": [[7, 11, "PER"]]},
     ]
     (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, rows)))
     flags = ["--run-dir", str(run.folder), "--data", str(tmp_path / "c.jsonl")]
@@ -112,4 +112,5 @@ def test_the_command_scores_both_probes_in_one_pass(
     assert "latents\n" in shown and "raw\n" in shown
     assert shown.endswith("not labelled in these texts, so left out: EMAIL\n")
     told = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
-    assert {e["probe"] for e in told} <= {"latents", "raw"}
+    missed = {(e["probe"], e["kind"], e["true"]["text"]) for e in told if e["document"] == 2}
+    assert missed == {("latents", "missed", "rain"), ("raw", "missed", "rain")}
