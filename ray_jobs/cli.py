@@ -208,7 +208,7 @@ def _override(config: Any, part: str, given: Mapping[str, Any]) -> Any:
 
 
 def _unknown_flag(flag: str, fields: set[str]) -> str:
-    flags = [_flag(name) for name in fields]
+    flags = [_flag(name) for name in (*fields, "recipe", "json", "print_config")]
     close = difflib.get_close_matches(flag.split("=")[0], flags, n=1)
     return "unknown flag; " + (f"did you mean {close[0]}?" if close else "see --help")
 

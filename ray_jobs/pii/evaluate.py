@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.command_line import OneLineParser, run_main
-from data.documents import Document, read_documents
+from data.documents import read_documents
 from data.files import write_lines
 from ray_jobs.pii.corpus import Corpus, errors, parse_mapping
 from ray_jobs.pii.detector import LATENTS, RAW, SAEPIIDetector, add_detector_flags, detector_of
@@ -22,14 +22,6 @@ from ray_jobs.pii.spans import PIISpan
 
 PROGRESS_INTERVAL_S = 5.0
 _DOCUMENTS_AT_ONCE = 64
-
-
-def evaluate_detector(
-    detector: SAEPIIDetector, documents: Sequence[Document], seed: int = 0
-) -> Evaluation:
-    """Run a detector over the documents' texts and score what it finds."""
-    texts = [document.text for document in documents]
-    return evaluate(documents, detector.detect_batch(texts), detector.count_tokens(texts), seed)
 
 
 def find_spans(

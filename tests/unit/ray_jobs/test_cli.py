@@ -71,6 +71,7 @@ def test_first_recipe_is_the_default_and_flags_can_say_no():
     [
         (["--recipe", "nope"], "no recipe 'nope'; there are demo, full"),
         (["--modle", "x"], "did you mean --model"),
+        (["--recpe", "demo"], "did you mean --recipe"),
         (["--steps", "many"], "argument --steps: invalid int value: 'many'"),
         (["--rate", "-1"], "rate: must be positive"),
     ],
